@@ -10,7 +10,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,11 @@ DEFAULT_WORKERS: Final = 4
 #: What a ``bytes``/``string`` element is taken for where a size has to be guessed, bytes.
 _OBJECT_BYTES: Final = 32
 _LABEL: Final = re.compile(r"(?=.*[^0-9])[A-Za-z0-9_.-]{1,64}")
+
+if TYPE_CHECKING:
+    _DtypeName = str
+else:  # msgspec needs the names, a type checker cannot compute them
+    _DtypeName = Literal[tuple(sorted(DTYPE_NAMES))]
 
 EngineKind = Literal["onnxruntime", "python"]
 Positive = Annotated[int, Meta(ge=1)]
@@ -54,21 +59,19 @@ class BatchingConfig(msgspec.Struct, frozen=True, kw_only=True):
         if not sizes:
             return
         if list(sizes) != sorted(set(sizes)):
-            raise bad_value(
-                "batching.allowed_batch_sizes", list(sizes), "sizes in ascending order, each once"
-            )
+            raise bad_value("batching.allowed_batch_sizes", list(sizes), "ascending sizes, each once")
         if self.max_batch_size not in (None, sizes[-1]):
-            raise bad_value(
-                "batching.allowed_batch_sizes",
-                list(sizes),
-                f"max_batch_size = {self.max_batch_size} as the last",
-            )
+            allowed = f"max_batch_size = {self.max_batch_size} as the last"
+            raise bad_value("batching.allowed_batch_sizes", list(sizes), allowed)
         if self.enabled is False:
             raise bad_value("batching.allowed_batch_sizes", list(sizes), "none, because enabled = false")
 
 
 class WorkersConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Who runs the batches. ``count=None``: one per CPU core, at most 4; 1 if the model takes one call at a time."""
+    """Who runs the batches.
+
+    ``count=None``: one per CPU core, at most 4; 1 if the model takes one call at a time.
+    """
 
     kind: Literal["thread"] = "thread"
     count: Threads | None = None
@@ -108,11 +111,8 @@ class VersionsConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.policy == "specific":
             if not self.specific or len(set(self.specific)) != len(self.specific):
-                raise bad_value(
-                    "versions.specific",
-                    list(self.specific),
-                    'version numbers, each once, with policy = "specific"',
-                )
+                allowed = "version numbers, each once, with policy = 'specific'"
+                raise bad_value("versions.specific", list(self.specific), allowed)
         elif self.specific:
             raise bad_value("versions.specific", list(self.specific), f"none with policy = {self.policy!r}")
         if self.policy != "latest" and self.count != 1:
@@ -142,15 +142,16 @@ class RouteConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.shadow is not None:
             check_target("route.shadow", self.shadow)
             if self.shadow in self.targets:
-                raise bad_value(
-                    "route.shadow", self.shadow, "a label or version that is not one of the targets"
-                )
+                raise bad_value("route.shadow", self.shadow, "a label or version that is no target")
         if not 0 < self.shadow_fraction <= 1:
             raise bad_value("route.shadow_fraction", self.shadow_fraction, "a number > 0 and <= 1")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that ``model.toml`` can say. ``inputs``/``outputs`` declare the tensors of a Python model."""
+    """Everything that ``model.toml`` can say.
+
+    ``inputs``/``outputs`` declare the tensors of a Python model that does not do so itself.
+    """
 
     description: str = ""
     engine: EngineConfig = EngineConfig()
@@ -176,7 +177,7 @@ class _TensorTable(msgspec.Struct, frozen=True, kw_only=True):
     """One ``[[inputs]]`` table. TOML has no null, so -1 stands for a dimension of any size."""
 
     name: Annotated[str, Meta(min_length=1)]
-    dtype: Literal[tuple(sorted(DTYPE_NAMES))]  # pyright: ignore[reportInvalidTypeForm]
+    dtype: _DtypeName
     shape: tuple[Annotated[int, Meta(ge=-1)], ...]
     optional: bool = False
 

@@ -112,7 +112,7 @@ def _explain(error: msgspec.ValidationError, raw: object, schema: inspect.Type, 
     text = str(error)
     match = _PATH_SUFFIX.search(text)
     path = match[1] if match else ""
-    key = (prefix + path if prefix else path.lstrip(".")) or "the whole"
+    key = (prefix + path if prefix else path.lstrip(".")).replace("[...]", "") or "the whole"
     if text.startswith("Object missing required field"):
         return f"{key}: {text[: match.start() if match else None].replace('Object missing', 'missing')}"
     found = raw
