@@ -150,9 +150,7 @@ class UnauthenticatedError(RpcError):
 
 
 _CLASS_OF_CODE: dict[int, type[RpcError]] = {
-    cls.default_code: cls
-    for cls in RpcError.__subclasses__()
-    if cls.default_code is not StatusCode.UNKNOWN
+    cls.default_code: cls for cls in RpcError.__subclasses__() if cls.default_code is not StatusCode.UNKNOWN
 }
 
 

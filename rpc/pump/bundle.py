@@ -1,0 +1,195 @@
+"""Bundles: any number of requests with one signature, from any number of peers, held as columns.
+
+A *message* is what a peer sent (a single request or a fused envelope); a *request* is one id. Columns that
+are the same for a whole message are kept per message. Nothing here is an object per request.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+import numpy.typing as npt
+
+from ..wire.header import Signature
+
+Array = npt.NDArray[Any]
+
+NO_DEADLINE: Final = float("inf")
+
+
+class MessageSlice(NamedTuple):
+    """Consecutive requests of one message: what one reply answers."""
+
+    peer: bytes
+    first_id: int
+    requests: int
+    #: Index, in the bundle, of the first of these requests.
+    start: int
+
+
+class Bundle:
+    """Requests with one signature, as columns.
+
+    Attributes:
+        signature: what they ask for.
+        priority, routing_key: shared by all of them.
+        peers, first_ids, counts, deadlines: per message; deadlines are times of the pump's clock.
+        rows: rows per request; None when each has exactly one row.
+        inputs: per tensor of the signature, one block ``[total_rows, ...]``; for a layout without rows,
+            the tensor itself (such a bundle has one request).
+        received: when the bundle was drained, on the pump's clock.
+        nbytes: bytes of all inputs.
+    """
+
+    __slots__ = (
+        "_row_starts",
+        "_starts",
+        "counts",
+        "deadlines",
+        "earliest_deadline",
+        "first_ids",
+        "inputs",
+        "nbytes",
+        "peers",
+        "priority",
+        "received",
+        "requests",
+        "routing_key",
+        "rows",
+        "signature",
+        "total_rows",
+    )
+
+    def __init__(
+        self,
+        signature: Signature,
+        *,
+        priority: int,
+        routing_key: bytes | None,
+        peers: list[bytes],
+        first_ids: list[int],
+        counts: list[int] | None,
+        deadlines: list[float],
+        rows: list[int] | None,
+        total_rows: int,
+        inputs: list[Array],
+        received: float,
+        nbytes: int,
+    ) -> None:
+        """``counts`` None: every message is a single request."""
+        self.signature = signature
+        self.priority = priority
+        self.routing_key = routing_key
+        self.peers = peers
+        self.first_ids = first_ids
+        self.counts = counts
+        self.deadlines = deadlines
+        self.rows = rows
+        self.total_rows = total_rows
+        self.inputs = inputs
+        self.received = received
+        self.nbytes = nbytes
+        self.requests = len(peers) if counts is None else sum(counts)
+        self.earliest_deadline = min(deadlines)
+        self._starts: list[int] | None = None
+        self._row_starts: list[int] | None = None
+
+    def _message_starts(self) -> list[int]:
+        """First request of each message, and the end."""
+        if self._starts is None:
+            counts = self.counts
+            self._starts = (
+                list(range(self.requests + 1)) if counts is None else list(accumulate(counts, initial=0))
+            )
+        return self._starts
+
+    def row_start(self, request: int) -> int:
+        """First row of a request (``requests`` gives the end of the last)."""
+        if self.rows is None:
+            return request
+        if self._row_starts is None:
+            self._row_starts = list(accumulate(self.rows, initial=0))
+        return self._row_starts[request]
+
+    def row_span(self, lo: int, hi: int) -> int:
+        """Rows of the requests ``lo`` to ``hi`` (exclusive)."""
+        return hi - lo if self.rows is None else self.row_start(hi) - self.row_start(lo)
+
+    def fit(self, lo: int, hi: int, max_rows: int) -> int:
+        """The largest end in ``[lo, hi]`` so that the requests from ``lo`` have at most ``max_rows`` rows."""
+        if self.rows is None:
+            return min(hi, lo + max_rows)
+        limit = self.row_start(lo) + max_rows
+        assert self._row_starts is not None
+        return max(lo, min(hi, bisect_right(self._row_starts, limit) - 1))
+
+    def messages(self, lo: int, hi: int) -> Iterator[MessageSlice]:
+        """The messages, or parts of messages, that the requests ``lo`` to ``hi`` came in."""
+        if self.counts is None:
+            for index in range(lo, hi):
+                yield MessageSlice(self.peers[index], self.first_ids[index], 1, index)
+            return
+        starts = self._message_starts()
+        message = bisect_right(starts, lo) - 1
+        while lo < hi:
+            end = min(starts[message + 1], hi)
+            yield MessageSlice(
+                self.peers[message], self.first_ids[message] + lo - starts[message], end - lo, lo
+            )
+            lo = end
+            message += 1
+
+    def find(self, peer: bytes, request_id: int) -> int:
+        """Index of a request; -1 if it is not in this bundle."""
+        for message, (owner, first) in enumerate(zip(self.peers, self.first_ids, strict=True)):
+            count = 1 if self.counts is None else self.counts[message]
+            if owner == peer and first <= request_id < first + count:
+                return self._message_starts()[message] + request_id - first
+        return -1
+
+    def split_expired(
+        self, lo: int, hi: int, now: float
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Ranges of requests within ``[lo, hi)`` that are still in time, and of those that are not."""
+        if now < self.earliest_deadline:
+            return [(lo, hi)], []
+        alive: list[tuple[int, int]] = []
+        expired: list[tuple[int, int]] = []
+        starts = self._message_starts()
+        message = bisect_right(starts, lo) - 1
+        while lo < hi:
+            end = min(starts[message + 1], hi)
+            ranges = alive if now < self.deadlines[message] else expired
+            if ranges and ranges[-1][1] == lo:
+                ranges[-1] = (ranges[-1][0], end)
+            else:
+                ranges.append((lo, end))
+            lo = end
+            message += 1
+        return alive, expired
+
+
+class Slice(NamedTuple):
+    """The requests ``lo`` to ``hi`` (exclusive) of a bundle: what queues hold and batches are made of."""
+
+    bundle: Bundle
+    lo: int
+    hi: int
+
+    @property
+    def requests(self) -> int:
+        """Number of requests."""
+        return self.hi - self.lo
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.bundle.row_span(self.lo, self.hi)
+
+
+def whole(bundle: Bundle) -> Slice:
+    """All requests of a bundle."""
+    return Slice(bundle, 0, bundle.requests)

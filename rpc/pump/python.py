@@ -1,0 +1,221 @@
+"""The pump in plain Python: always there."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy.typing as npt
+import zmq
+
+from ..errors import RpcError
+from ..wire.header import Interner, Signature
+from ..wire.message import INLINE_LIMIT, Buffer, answerable_id, build_error, payload_of
+from ..wire.message import build as build_message
+from ..wire.prefix import MAGIC, PREFIX_SIZE, U32_MAX, VERSION, Kind, aligned
+from .bundle import Slice
+from .intake import Intake, unit_rows
+from .interface import Counters, Drained, ReplyTemplate
+from .outbox import Outbox
+
+Array = npt.NDArray[Any]
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_EAGAIN: Final = int(zmq.EAGAIN)
+#: More frames than any valid message has are read and thrown away.
+_MAX_FRAMES: Final = 256
+_REPLY_START: Final = MAGIC + bytes((VERSION, Kind.REPLY, 0, 0))
+#: The prefix behind the id: timeout_us, count, header_len, extra_len, inline_limit, queue_us, compute_us.
+_REPLY_REST: Final = struct.Struct("<QIIIIII")
+
+
+class PythonPump:
+    """See :class:`~.interface.Pump`."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        signatures: Interner[Signature] | None = None,
+        max_peer_nbytes: int = 64 << 20,
+    ) -> None:
+        self._socket = socket
+        self._clock = clock
+        self._intake = Intake(signatures or Interner(Signature))
+        self.counters = Counters()
+        self._outbox = Outbox(socket, self.counters, max_peer_nbytes)
+        self.send = self._outbox.send
+        self.flush = self._outbox.flush
+
+    def drain(self, limit: int = 1024) -> Drained:
+        """See :meth:`~.interface.Pump.drain`."""
+        socket = self._socket
+        recv: Any = socket.recv
+        add = self._intake.add
+        counters = self.counters
+        now = self._clock()
+        received = 0
+        # An exception for "nothing there" costs as much as three looks at EVENTS: look while few
+        # messages are expected, then read until the exception.
+        while received < limit:
+            if received < 3:
+                if not socket.getsockopt(_EVENTS) & _POLLIN:  # pyright: ignore[reportOperatorIssue]
+                    break
+                peer = recv(_NOBLOCK)
+            else:
+                try:
+                    peer = recv(_NOBLOCK)
+                except zmq.ZMQError as error:
+                    if error.errno != _EAGAIN:
+                        raise
+                    break
+            received += 1
+            frame = recv(_NOBLOCK, False, False)
+            frames = self._rest() if frame.more else ()
+            head = frame.buffer
+            counters.bytes_received += len(head)
+            try:
+                counters.requests += add(peer, head, frames, now)
+            except RpcError as error:
+                self._malformed(peer, head, error)
+        counters.messages += received
+        bundles, controls = self._intake.take(now)
+        return Drained(bundles, controls, received >= limit)
+
+    def _rest(self) -> list[memoryview]:
+        """The message's further frames, however many there are: none may be left for the next message."""
+        frames: list[memoryview] = []
+        more = True
+        while more:
+            frame: Any = self._socket.recv(_NOBLOCK, copy=False, track=False)
+            more = frame.more
+            self.counters.bytes_received += len(frame)
+            if len(frames) <= _MAX_FRAMES:
+                frames.append(frame.buffer)
+        return frames
+
+    def _malformed(self, peer: bytes, head: memoryview, error: RpcError) -> None:
+        request_id = answerable_id(head)
+        if request_id is None:
+            self.counters.malformed_dropped += 1
+            return
+        self.counters.malformed_answered += 1
+        self.send(peer, build_error(request_id, 1, error.code, error.message))
+
+    def reply(
+        self,
+        part: Slice,
+        template: ReplyTemplate,
+        outputs: Sequence[Array],
+        row: int,
+        queue_us: int,
+        compute_us: int,
+    ) -> None:
+        """See :meth:`~.interface.Pump.reply`."""
+        bundle, lo, hi = part
+        layout = template.layout
+        if not layout.groupable or bundle.rows is not None:
+            self._reply_general(part, template, outputs, row, queue_us, compute_us)
+            return
+        payloads = [payload_of(output) for output in outputs]
+        send = self.send
+        single_head = self._head_rest(template, 1, queue_us, compute_us)
+        single = len(payloads) == 1 and single_head is not None
+        self.counters.replies += hi - lo
+        for peer, first_id, count, start in bundle.messages(lo, hi):
+            at = row + start - lo
+            head = single_head if count == 1 else self._head_rest(template, count, queue_us, compute_us)
+            if head is None:
+                self._send_framed(peer, first_id, [1] * count, template, outputs, at, queue_us, compute_us)
+            elif single:
+                nbytes = layout.row_nbytes[0]
+                payload = payloads[0][at * nbytes : (at + count) * nbytes]
+                send(peer, b"".join((_REPLY_START, first_id.to_bytes(8, "little"), head, payload)))
+            else:
+                tensors = _inline_tensors(layout.row_nbytes, payloads, at, count)
+                send(peer, b"".join((_REPLY_START, first_id.to_bytes(8, "little"), head, *tensors)))
+
+    @staticmethod
+    def _head_rest(template: ReplyTemplate, count: int, queue_us: int, compute_us: int) -> bytes | None:
+        """A reply's bytes between the id and its first tensor, for requests of one row each; None if not all
+        tensors are inline."""
+        layout = template.layout
+        header = template.header
+        start = PREFIX_SIZE + len(header) + 4 * count
+        if layout.place(count, start, INLINE_LIMIT).frames:
+            return None
+        rest = _REPLY_REST.pack(
+            0, count, len(header), 0, INLINE_LIMIT, min(queue_us, U32_MAX), min(compute_us, U32_MAX)
+        )
+        return b"".join((rest, header, unit_rows(count), bytes(aligned(start) - start)))
+
+    def _reply_general(
+        self,
+        part: Slice,
+        template: ReplyTemplate,
+        outputs: Sequence[Array],
+        row: int,
+        queue_us: int,
+        compute_us: int,
+    ) -> None:
+        bundle, lo, hi = part
+        self.counters.replies += hi - lo
+        at = row
+        for peer, first_id, count, start in bundle.messages(lo, hi):
+            rows = [1] * count if bundle.rows is None else bundle.rows[start : start + count]
+            self._send_framed(peer, first_id, rows, template, outputs, at, queue_us, compute_us)
+            at += sum(rows)
+
+    def _send_framed(
+        self,
+        peer: bytes,
+        first_id: int,
+        rows: list[int],
+        template: ReplyTemplate,
+        outputs: Sequence[Array],
+        at: int,
+        queue_us: int,
+        compute_us: int,
+    ) -> None:
+        layout = template.layout
+        end = at + sum(rows)
+        frames = build_message(
+            Kind.REPLY,
+            first_id=first_id,
+            count=len(rows),
+            layout=layout,
+            header=template.header,
+            rows=rows,
+            payloads=[payload_of(output[at:end] if layout.rows else output) for output in outputs],
+            queue_us=queue_us,
+            compute_us=compute_us,
+        )
+        self._outbox.send_frames(peer, frames)
+
+    def fail(self, part: Slice, code: int, message: str) -> None:
+        """See :meth:`~.interface.Pump.fail`."""
+        self.counters.errors += part.hi - part.lo
+        for peer, first_id, count, _ in part.bundle.messages(part.lo, part.hi):
+            self.send(peer, build_error(first_id, count, code, message))
+
+    @property
+    def holding(self) -> bool:
+        """See :attr:`~.interface.Pump.holding`."""
+        return self._outbox.holding
+
+
+def _inline_tensors(
+    row_nbytes: Sequence[int], payloads: Sequence[Buffer], at: int, count: int
+) -> list[Buffer]:
+    """The tensors of one reply, each but the first padded to its place."""
+    parts: list[Buffer] = []
+    for index, (nbytes, payload) in enumerate(zip(row_nbytes, payloads, strict=True)):
+        if index:
+            parts.append(bytes(-len(parts[-1]) % 16))
+        parts.append(payload[at * nbytes : (at + count) * nbytes])
+    return parts
