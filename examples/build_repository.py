@@ -21,6 +21,7 @@ from pathlib import Path
 
 from packages import MissingPackageError, package_file
 
+CONFIGS = Path(__file__).with_name("model_configs")
 #: Copies or converts the packaged file (first path) into the repository (second path).
 Install = Callable[[Path, Path], None]
 
@@ -32,13 +33,11 @@ def _copy(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model of the repository: where its weights are and what its ``model.toml`` says."""
+    """Where the weights of one model are; its ``model.toml`` is ``model_configs/<model>.toml``."""
 
-    name: str
     package: str
     #: Version number -> file inside the package.
     versions: dict[int, str]
-    config: str
     install: Install = _copy
 
 
@@ -75,84 +74,16 @@ def put_streams_first(source: Path, target: Path) -> None:
 
 
 RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            "file_type",
-            "magika",
-            {1: "magika/models/*/model.onnx"},
-            """\
-description = "Type of a file from its first and last 1024 bytes (Magika, Google, Apache-2.0)"
-
-# One row costs 10 ms of CPU and a batch saves little of that, so large batches only add waiting time.
-[batching]
-max_batch_size = 16
-""",
-        ),
-        Recipe(
-            "text_detect",
-            "rapidocr-onnxruntime",
-            {1: "rapidocr_onnxruntime/models/*_det_infer.onnx"},
-            """\
-description = "Where text is in an image: a probability per pixel (PP-OCR detection, Apache-2.0)"
-
-# Images of one size share a batch; a row may be 10 MB.
-[batching]
-max_batch_size = 4
-""",
-        ),
-        Recipe(
-            "text_direction",
-            "rapidocr-onnxruntime",
-            {1: "rapidocr_onnxruntime/models/*_cls_infer.onnx"},
-            """\
-description = "Whether a line of text is upside down (PP-OCR direction classifier, Apache-2.0)"
-
-[batching]
-max_batch_size = 32
-""",
-        ),
-        Recipe(
-            "text_recognize",
-            "rapidocr-onnxruntime",
-            {1: "rapidocr_onnxruntime/models/*_rec_infer.onnx"},
-            """\
-description = "Characters of a line of text: 6625 probabilities per position (PP-OCR, Apache-2.0)"
-
-# The answer is 1 MB and more per row.
-[batching]
-max_batch_size = 8
-""",
-        ),
-        Recipe(
-            "speech",
-            "silero-vad",
-            {
-                1: "silero_vad/data/silero_vad_16k_op15.onnx",
-                2: "silero_vad/data/silero_vad_half.onnx",
-            },
-            """\
-description = "Speech or not in 32 ms of a live stream, which brings its state along (Silero VAD, MIT)"
-
-# 64 streams in one batch cost as much as 22 alone.
-[batching]
-max_batch_size = 64
-""",
-            install=put_streams_first,
-        ),
-        Recipe(
-            "speech_blocks",
-            "silero-vad",
-            {1: "silero_vad/data/silero_vad_16k_sequence.onnx"},
-            """\
-description = "Speech or not in every 32 ms of a recording, up to 16 s in a call (Silero VAD, MIT)"
-
-# The first axis is time: rows of two requests must not be mixed.
-[batching]
-enabled = false
-""",
-        ),
-    )
+    "file_type": Recipe("magika", {1: "magika/models/*/model.onnx"}),
+    "text_detect": Recipe("rapidocr-onnxruntime", {1: "rapidocr_onnxruntime/models/*_det_infer.onnx"}),
+    "text_direction": Recipe("rapidocr-onnxruntime", {1: "rapidocr_onnxruntime/models/*_cls_infer.onnx"}),
+    "text_recognize": Recipe("rapidocr-onnxruntime", {1: "rapidocr_onnxruntime/models/*_rec_infer.onnx"}),
+    "speech": Recipe(
+        "silero-vad",
+        {1: "silero_vad/data/silero_vad_16k_op15.onnx", 2: "silero_vad/data/silero_vad_half.onnx"},
+        install=put_streams_first,
+    ),
+    "speech_blocks": Recipe("silero-vad", {1: "silero_vad/data/silero_vad_16k_sequence.onnx"}),
 }
 
 
@@ -174,7 +105,7 @@ def publish(repository: Path, name: str, version: int = 1) -> Path:
         return directory
     source = package_file(recipe.package, recipe.versions[version])
     directory.parent.mkdir(parents=True, exist_ok=True)
-    _publish_config(directory.parent / "model.toml", recipe.config)
+    _publish_config(CONFIGS / f"{name}.toml", directory.parent / "model.toml")
     with tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as hidden:
         staged = Path(hidden, str(version))
         staged.mkdir()
@@ -191,13 +122,12 @@ def _rename_unless_there(staged: Path, directory: Path) -> None:
             raise
 
 
-def _publish_config(path: Path, text: str) -> None:
+def _publish_config(source: Path, target: Path) -> None:
     """Write ``model.toml`` before the first version; one that is there may have been edited and stays."""
-    if path.exists():
-        return
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    staged.rename(path)
+    if not target.exists():
+        staged = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(source, staged)
+        staged.rename(target)
 
 
 def build(repository: Path, names: Iterable[str] = tuple(RECIPES), version: int = 1) -> list[Path]:

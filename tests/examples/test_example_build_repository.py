@@ -8,6 +8,7 @@ import build_repository
 import packages
 import pytest
 from tensorwire.manager.config import load_model_config
+from tensorwire.manager.engines.onnx import OnnxRuntimeEngine
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
 
@@ -29,15 +30,13 @@ def test_model_toml_is_valid_and_described(repository: Path, name: str):
 
 
 @pytest.mark.parametrize("name", build_repository.RECIPES)
-def test_batching_is_declared_where_every_first_axis_is_free(repository: Path, name: str):
-    session = onnxruntime.InferenceSession(
-        repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"]
-    )
-    tensors = [*session.get_inputs(), *session.get_outputs()]
-    can_batch = all(tensor.shape and not isinstance(tensor.shape[0], int) for tensor in tensors)
-    config = load_model_config(repository / name / "model.toml")
-    assert can_batch == (config.batching.enabled is not False)
-    assert can_batch == (name != "speech_blocks")
+def test_batching_is_on_where_the_first_axis_is_the_request(repository: Path, name: str):
+    directory = repository / name
+    config = load_model_config(directory / "model.toml")
+    path = directory / "1" / "model.onnx"
+    servable = OnnxRuntimeEngine().load(path, config, name=name, version=1)
+    assert servable.metadata.batched == (name != "speech_blocks")
+    servable.close()
 
 
 def test_building_again_changes_nothing(repository: Path):
@@ -79,7 +78,7 @@ def test_a_failed_conversion_leaves_no_version_behind(
         target.write_bytes(b"half a model")
         raise OSError("disk full")
 
-    recipe = build_repository.Recipe("file_type", "magika", {1: "magika/models/*/model.onnx"}, "", fail)
+    recipe = build_repository.Recipe("magika", {1: "magika/models/*/model.onnx"}, fail)
     monkeypatch.setitem(build_repository.RECIPES, "file_type", recipe)
     with pytest.raises(OSError, match="disk full"):
         build_repository.publish(tmp_path, "file_type")
