@@ -16,7 +16,7 @@ from ..errors import ProtocolError
 from ..wire.extra import Extra, decode_extra
 from ..wire.header import Interner, Signature
 from ..wire.message import read_prefix, read_rows, read_tensors
-from ..wire.prefix import MAGIC, MAX_COUNT, PREFIX, PREFIX_SIZE, VERSION, Kind, Prefix
+from ..wire.prefix import MAGIC, MAX_COUNT, MAX_ID, PREFIX, PREFIX_SIZE, VERSION, Kind, Prefix
 from .bundle import NO_DEADLINE, Bundle
 from .interface import ControlMessage
 
@@ -28,13 +28,19 @@ _REQUEST: Final = int(Kind.REQUEST)
 _CONTROLS: Final = frozenset((Kind.CANCEL, Kind.PING, Kind.CONTROL))
 _ONE_ROW: Final = b"\1\0\0\0"
 _unit_rows: dict[int, bytes] = {}
+#: All counts up to this one together take 2 MB; a peer that varies larger ones must not fill the memory.
+_UNIT_ROWS_KEPT: Final = 1024
+#: Ids that cannot overflow, whatever the count; larger ones take the long way, which looks closely.
+_PLAIN_IDS: Final = MAX_ID + 1 - MAX_COUNT
 
 
 def unit_rows(count: int) -> bytes:
     """Row counts, as on the wire, of ``count`` requests of one row each."""
     found = _unit_rows.get(count)
     if found is None:
-        found = _unit_rows[count] = _ONE_ROW * count
+        found = _ONE_ROW * count
+        if count <= _UNIT_ROWS_KEPT:
+            _unit_rows[count] = found
     return found
 
 
@@ -114,7 +120,12 @@ class Intake:
             start = PREFIX_SIZE + header_len
             raw = bytes(head[PREFIX_SIZE:start])
             signature = self._known.get(raw)
-            if signature is not None and signature.layout.groupable and 0 < count <= MAX_COUNT:
+            if (
+                signature is not None
+                and signature.layout.groupable
+                and 0 < count <= MAX_COUNT
+                and first_id <= _PLAIN_IDS
+            ):
                 self._append(raw, signature, peer, head, first_id, timeout_us, count, start, limit, now)
                 return count
         return self._add_general(peer, head, frames, now)

@@ -13,11 +13,16 @@ from typing import Any, Final
 
 import zmq
 
-from ..wire.message import Buffer
+from ..errors import StatusCode
+from ..wire.message import Buffer, answerable_ids, build_error
+from ..wire.prefix import Kind
 from .interface import Counters
 
 #: pyzmq copies shorter frames into the message at once, so there is nothing to keep track of.
 _TRACKED_NBYTES: Final = 65_536
+#: Errors kept per peer in the place of replies that were too much.
+_MAX_GIVEN_UP: Final = 1024
+_KIND_AT: Final = 5
 _SEND: Final = int(zmq.NOBLOCK)
 _SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -25,9 +30,10 @@ _SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 class _Held:
     """Bytes that wait for one peer."""
 
-    __slots__ = ("in_flight", "nbytes", "waiting")
+    __slots__ = ("given_up", "in_flight", "nbytes", "waiting")
 
     def __init__(self) -> None:
+        self.given_up = 0
         self.nbytes = 0
         self.in_flight: deque[tuple[zmq.MessageTracker, int]] = deque()
         self.waiting: deque[tuple[Sequence[Buffer], int]] = deque()
@@ -65,8 +71,8 @@ class Outbox:
             if held.waiting:
                 self._queue(peer, held, frames, nbytes)
                 return
-            if held.nbytes + nbytes > self._max_peer_nbytes:
-                self._counters.peer_stuck += 1
+            if held.in_flight and held.nbytes + nbytes > self._max_peer_nbytes:
+                self._give_up(held, frames)
                 return
         try:
             self._push(peer, frames, nbytes)
@@ -96,11 +102,24 @@ class Outbox:
             raise error
 
     def _queue(self, peer: bytes, held: _Held, frames: Sequence[Buffer], nbytes: int) -> None:
-        if held.nbytes + nbytes > self._max_peer_nbytes:
-            self._counters.peer_stuck += 1
+        if held.nbytes and held.nbytes + nbytes > self._max_peer_nbytes:
+            self._give_up(held, frames)
             return
         held.waiting.append((frames, nbytes))
         held.nbytes += nbytes
+
+    def _give_up(self, held: _Held, frames: Sequence[Buffer]) -> None:
+        """Keep a short error in the place of what is too much: the caller is told, and told why."""
+        self._counters.peer_stuck += 1
+        head = frames[0]
+        ids = answerable_ids(head)
+        if ids is None or held.given_up >= _MAX_GIVEN_UP:
+            return
+        held.given_up += 1
+        if head[_KIND_AT] != Kind.ERROR:
+            message = f"more than {self._max_peer_nbytes} bytes of replies wait for this client to read them"
+            head = build_error(*ids, StatusCode.RESOURCE_EXHAUSTED, message)
+        held.waiting.append(((head,), 0))
 
     @staticmethod
     def _release(held: _Held) -> None:
@@ -127,8 +146,10 @@ class Outbox:
                         break
                     self._refused(peer, frames, nbytes, error)
                     break
-            if not held.waiting and not held.in_flight:
-                self._held.pop(peer, None)
+            if not held.waiting:
+                held.given_up = 0
+                if not held.in_flight:
+                    self._held.pop(peer, None)
         return waiting
 
     @property

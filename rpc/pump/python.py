@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy.typing as npt
 import zmq
 
-from ..errors import RpcError
+from ..errors import InvalidArgumentError, RpcError, StatusCode
 from ..wire.header import Interner, Signature
-from ..wire.message import INLINE_LIMIT, Buffer, answerable_id, build_error, payload_of
+from ..wire.message import INLINE_LIMIT, Buffer, answerable_ids, build_error, payload_of
 from ..wire.message import build as build_message
 from ..wire.prefix import MAGIC, PREFIX_SIZE, U32_MAX, VERSION, Kind, aligned
 from .bundle import Slice
@@ -100,12 +100,12 @@ class PythonPump:
         return frames
 
     def _malformed(self, peer: bytes, head: memoryview, error: RpcError) -> None:
-        request_id = answerable_id(head)
-        if request_id is None:
+        ids = answerable_ids(head)
+        if ids is None:
             self.counters.malformed_dropped += 1
             return
         self.counters.malformed_answered += 1
-        self.send(peer, build_error(request_id, 1, error.code, error.message))
+        self.send(peer, build_error(*ids, error.code, error.message))
 
     def reply(
         self,
@@ -164,11 +164,16 @@ class PythonPump:
         compute_us: int,
     ) -> None:
         bundle, lo, hi = part
-        self.counters.replies += hi - lo
         at = row
         for peer, first_id, count, start in bundle.messages(lo, hi):
             rows = [1] * count if bundle.rows is None else bundle.rows[start : start + count]
-            self._send_framed(peer, first_id, rows, template, outputs, at, queue_us, compute_us)
+            try:
+                self._send_framed(peer, first_id, rows, template, outputs, at, queue_us, compute_us)
+                self.counters.replies += count
+            except InvalidArgumentError as error:  # an element that is no string: the model's fault
+                self.counters.errors += count
+                message = f"the model's output cannot be sent: {error.message}"
+                self.send(peer, build_error(first_id, count, StatusCode.INTERNAL, message))
             at += sum(rows)
 
     def _send_framed(

@@ -15,7 +15,8 @@ from .prefix import MAX_RANK, MAX_TENSORS, U32_MAX, aligned
 
 #: Tensors larger than this can exist nowhere; keeps size arithmetic far from overflow.
 MAX_TENSOR_NBYTES: Final = 1 << 48
-#: A peer that varies rows or limits costs arithmetic, never memory.
+#: Slices kept per layout: a peer that varies rows or limits costs arithmetic, never memory.
+_SLICES_KEPT: Final = 256
 _PLACES_KEPT: Final = 64
 
 
@@ -74,6 +75,8 @@ class Layout:
 
     __slots__ = (
         "_places",
+        "_places_kept",
+        "_row_extent",
         "dtype_names",
         "dtypes",
         "groupable",
@@ -100,9 +103,21 @@ class Layout:
             0 if dtype == OBJECT_DTYPE else elements * dtype.itemsize
             for dtype, elements in zip(self.dtypes, self.row_elements, strict=True)
         )
-        if any(nbytes > MAX_TENSOR_NBYTES for nbytes in (*self.row_nbytes, *self.row_elements)):
-            raise ProtocolError("a tensor's shape is larger than any message")
+        # NumPy refuses shapes that were too large if their zeros were ones: so are they here.
+        self._row_extent = max(
+            (
+                dtype.itemsize * math.prod(dim or 1 for dim in shape)
+                for dtype, shape in zip(self.dtypes, self.shapes, strict=True)
+            ),
+            default=0,
+        )
+        self._check_extent(1)
         self._places: dict[tuple[int, int, int], Places] = {}
+        self._places_kept = min(_PLACES_KEPT, max(2, _SLICES_KEPT // max(1, len(tensors))))
+
+    def _check_extent(self, total_rows: int) -> None:
+        if self._row_extent * total_rows > MAX_TENSOR_NBYTES:
+            raise ProtocolError(f"a tensor's shape is larger than any message ({total_rows} rows)")
 
     def place(self, total_rows: int, start: int, inline_limit: int) -> Places:
         """Where each tensor lies in a message.
@@ -111,17 +126,21 @@ class Layout:
             total_rows: rows of the whole message (1 where the layout has no rows).
             start: length of prefix, header, extra and row counts.
             inline_limit: tensors of more bytes than this travel as frames of their own.
+
+        Raises:
+            ProtocolError: so many rows that a tensor would be larger than any message.
         """
         key = (total_rows, start, inline_limit)
         placed = self._places.get(key)
         if placed is None:
             placed = self._place(total_rows, start, inline_limit)
-            if len(self._places) >= _PLACES_KEPT:
+            if len(self._places) >= self._places_kept:
                 self._places.clear()
             self._places[key] = placed
         return placed
 
     def _place(self, total_rows: int, start: int, inline_limit: int) -> Places:
+        self._check_extent(total_rows)
         slices: list[slice | None] = []
         end = start
         frames = 0
@@ -199,12 +218,17 @@ def encode_header(header: RequestHeader | ReplyHeader) -> bytes:
 class Interner(Generic[SignatureT]):
     """Bounded map from raw header bytes to their decoded form.
 
-    When it is full the older half goes: a peer that sends ever new headers costs decoding, never memory.
+    When it is full, by entries or by bytes, the older half goes: a peer that sends ever new headers costs
+    decoding, never memory (a decoded header takes up to some 50 times its bytes).
     """
 
-    def __init__(self, decode: Callable[[bytes], SignatureT], limit: int = 4096) -> None:
+    def __init__(
+        self, decode: Callable[[bytes], SignatureT], limit: int = 4096, limit_nbytes: int = 4 << 20
+    ) -> None:
         self._decode = decode
         self._limit = limit
+        self._limit_nbytes = limit_nbytes
+        self._nbytes = 0
         #: Read directly on the hot path.
         self.known: dict[bytes, SignatureT] = {}
 
@@ -217,8 +241,15 @@ class Interner(Generic[SignatureT]):
         found = self.known.get(raw)
         if found is None:
             found = self._decode(raw)
-            if len(self.known) >= self._limit:
-                for stale in list(self.known)[: self._limit // 2]:
-                    del self.known[stale]
+            if len(self.known) >= self._limit or self._nbytes + len(raw) > self._limit_nbytes:
+                self._forget_older_half()
             self.known[raw] = found
+            self._nbytes += len(raw)
         return found
+
+    def _forget_older_half(self) -> None:
+        for stale in list(self.known):
+            if len(self.known) <= self._limit // 2 and self._nbytes <= self._limit_nbytes // 2:
+                break
+            del self.known[stale]
+            self._nbytes -= len(stale)

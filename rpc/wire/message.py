@@ -18,10 +18,12 @@ from .extra import ErrorBody, encode_body
 from .header import Layout
 from .prefix import (
     ANSWERABLE_SIZE,
+    COUNT_SPAN,
     MAGIC,
     MAX_COUNT,
     MAX_EXTRA,
     MAX_HEADER,
+    MAX_ID,
     PREFIX,
     PREFIX_SIZE,
     U32_MAX,
@@ -68,14 +70,25 @@ def read_prefix(head: Buffer) -> Prefix:
         )
     if not 1 <= prefix.count <= MAX_COUNT:
         raise ProtocolError(f"count is {prefix.count}, expected 1 to {MAX_COUNT}")
+    if prefix.id + prefix.count - 1 > MAX_ID:
+        raise ProtocolError(f"{prefix.count} requests from id {prefix.id} on exceed the largest id {MAX_ID}")
     return prefix
 
 
-def answerable_id(head: Buffer) -> int | None:
-    """The request id of a head frame that may be malformed otherwise; None if there is none to answer to."""
+def answerable_ids(head: Buffer) -> tuple[int, int] | None:
+    """First id and number of the requests of a head frame that may be malformed otherwise.
+
+    None if there is no id to answer to. One request, if the frame ends before the count, the count cannot
+    be right, or another protocol version may have it elsewhere.
+    """
     if len(head) < ANSWERABLE_SIZE or bytes(head[:4]) != MAGIC:
         return None
-    return int.from_bytes(head[8:16], "little")
+    first_id = int.from_bytes(head[8:16], "little")
+    count = int.from_bytes(head[slice(*COUNT_SPAN)], "little")
+    whole = len(head) >= PREFIX_SIZE and head[4] == VERSION
+    if whole and 1 <= count <= MAX_COUNT and first_id + count - 1 <= MAX_ID:
+        return first_id, count
+    return first_id, 1
 
 
 def read_rows(head: Buffer, prefix: Prefix, layout: Layout) -> tuple[list[int] | None, int, int]:
@@ -213,9 +226,18 @@ def build(
 
 
 def build_error(first_id: int, count: int, code: int, message: str) -> bytes:
-    """The single frame of an ERROR for ``count`` consecutive requests."""
+    """The single frame of an ERROR for ``count`` consecutive requests.
+
+    Codes that do not fit into a byte, and OK, become UNKNOWN: they come from a model's own exceptions.
+    """
     # An over-long message would be refused as an over-long extra; nobody reads more than this anyway.
-    body = encode_body(ErrorBody(message[:4096]))
+    text = message[:4096]
+    try:
+        body = encode_body(ErrorBody(text))
+    except UnicodeEncodeError:  # lone surrogates, as in the name of a file that is not UTF-8
+        body = encode_body(ErrorBody(text.encode(errors="replace").decode()))
+    if not 0 < code <= 255:
+        code = StatusCode.UNKNOWN
     return Prefix(Kind.ERROR, 0, code, first_id, 0, count, 0, len(body), 0, 0, 0).pack() + body
 
 

@@ -17,9 +17,13 @@ PREFIX: Final = struct.Struct("<4sBBBBQQIIIIII")
 PREFIX_SIZE: Final = PREFIX.size
 #: Where the id ends. A frame that is at least this long and has the right magic can be answered.
 ANSWERABLE_SIZE: Final = 16
+#: Where the count begins, and ends.
+COUNT_SPAN: Final = (24, 28)
 ALIGNMENT: Final = 16
 
 MAX_COUNT: Final = 65_536
+#: Of the last request of a message, too.
+MAX_ID: Final = (1 << 64) - 1
 MAX_HEADER: Final = 65_536
 MAX_EXTRA: Final = 65_536
 MAX_TENSORS: Final = 256

@@ -20,7 +20,10 @@ ObjectArray = np.ndarray[Any, np.dtype[np.object_]]
 
 def _element(value: Any) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(f"string {value!a:.60} has no UTF-8 form: {error.reason}") from None
     if isinstance(value, bytes):
         return value
     if isinstance(value, bytearray):
@@ -33,7 +36,8 @@ def encode_varlen(array: npt.NDArray[Any]) -> bytes:
     """Payload of an array of ``str`` or ``bytes`` elements.
 
     Raises:
-        InvalidArgumentError: an element is neither ``str`` nor bytes-like, or is 4 GiB or larger.
+        InvalidArgumentError: an element is neither ``str`` nor bytes-like, has no UTF-8 form, or is 4 GiB
+            or larger.
     """
     elements = [_element(value) for value in array.ravel().tolist()]
     lengths = [len(element) for element in elements]
