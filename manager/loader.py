@@ -1,0 +1,188 @@
+"""Loader: knows how to bring one version into memory, and what that takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..rpc.errors import InvalidArgumentError
+from ..rpc.types import ModelMetadata
+from .config import ModelConfig, resolve
+from .handle import ServableHandle
+from .warmup import NotBatchable, WarmUp, batch_sizes, load_samples
+
+if TYPE_CHECKING:
+    from .engines.base import Engine, Servable
+
+_log = logging.getLogger("tensorwire.manager")
+
+EngineFinder = Callable[[Path, ModelConfig], "tuple[Engine, Path]"]
+
+
+def find_engine(directory: Path, config: ModelConfig) -> tuple[Engine, Path]:
+    """The registry's ``engine_for``, imported when the first model loads."""
+    from .engines import engine_for
+
+    return engine_for(directory, config)
+
+
+class Loader:
+    """Estimates, loads and warms up one version. Its methods block; call them on a load thread.
+
+    Args:
+        model: model name.
+        version: version number.
+        directory: the version directory.
+        config: the model's model.toml.
+        finder: finds the engine for a directory.
+        timer: seconds, for measuring the warm-up.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        version: int,
+        directory: Path,
+        config: ModelConfig,
+        *,
+        finder: EngineFinder = find_engine,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.directory = directory
+        self.config = config
+        self._finder = finder
+        self._timer = timer
+
+    def estimate(self) -> int:
+        """Bytes of memory that the version will take.
+
+        Raises:
+            RpcError: the directory holds no model that an engine knows.
+        """
+        engine, path = self._finder(self.directory, self.config)
+        return engine.estimate_ram(path, self.config)
+
+    def load(self) -> Servable:
+        """Read the model.
+
+        Raises:
+            RpcError: the engine cannot load it; the message says why.
+        """
+        engine, path = self._finder(self.directory, self.config)
+        return engine.load(path, self.config, name=self.model, version=self.version)
+
+    def warm_up(
+        self, servable: Servable, *, ram_bytes: int = 0, stop: Callable[[], bool] = lambda: False
+    ) -> ServableHandle:
+        """Run the servable at every batch size; gives the handle that serves it.
+
+        Where batching was only inferred from the model and does not work, it is switched off.
+
+        Raises:
+            RpcError: the model failed, or cannot be batched although ``[batching]`` asks for it.
+            AbortedError: ``stop`` said so.
+        """
+        metadata = servable.metadata
+        effective = resolve(self.config, metadata, concurrent=servable.concurrent)
+        samples = load_samples(self.directory, metadata)
+        warm_up = WarmUp(servable, samples, stop=stop, timer=self._timer)
+        batching = effective.batching
+        if not batching.enabled:
+            return self._handle(servable, effective, warm_up.run_single(), ram_bytes)
+        sizes = batch_sizes(batching.max_batch_size or 1, batching.allowed_batch_sizes)
+        try:
+            costs = warm_up.run_batches(sizes)
+        except NotBatchable as error:
+            effective = self._unbatched(servable, error)
+            costs = warm_up.run_single()
+        return self._handle(servable, effective, costs, ram_bytes)
+
+    def _unbatched(self, servable: Servable, error: NotBatchable) -> ModelConfig:
+        wanted = self.config.batching
+        if wanted.enabled or wanted.max_batch_size is not None or wanted.allowed_batch_sizes:
+            raise InvalidArgumentError(
+                f"cannot be batched: {error.message}; set `[batching] enabled = false` in model.toml"
+            ) from error
+        _log.warning(
+            "%s:%d: serving without batches: %s; `[batching] enabled = false` in model.toml silences this",
+            self.model,
+            self.version,
+            error.message,
+        )
+        single = msgspec.structs.replace(servable.metadata, batched=False)
+        return resolve(self.config, single, concurrent=servable.concurrent)
+
+    def _handle(
+        self, servable: Servable, effective: ModelConfig, costs: Mapping[int, float], ram_bytes: int
+    ) -> ServableHandle:
+        metadata = effective_metadata(servable.metadata, effective)
+        return ServableHandle(
+            self.model,
+            self.version,
+            servable,
+            effective,
+            metadata=metadata,
+            costs=costs,
+            ram_bytes=ram_bytes,
+        )
+
+
+def effective_metadata(metadata: ModelMetadata, effective: ModelConfig) -> ModelMetadata:
+    """What clients are told: the model's own description with what model.toml decides."""
+    batched = bool(effective.batching.enabled)
+    return msgspec.structs.replace(
+        metadata,
+        batched=batched,
+        max_batch_size=effective.batching.max_batch_size if batched else None,
+        description=effective.description or metadata.description,
+    )
+
+
+def needs_reload(old: ModelConfig, new: ModelConfig) -> bool:
+    """Whether a change of model.toml means loading again, rather than going on with new numbers."""
+    return _load_part(old) != _load_part(new)
+
+
+def _load_part(config: ModelConfig) -> tuple[object, ...]:
+    batching, workers = config.batching, config.workers
+    return (
+        config.engine,
+        (batching.enabled, batching.max_batch_size, batching.allowed_batch_sizes),
+        workers.kind,
+        config.inputs,
+        config.outputs,
+    )
+
+
+def apply_live(handle: ServableHandle, config: ModelConfig) -> bool:
+    """Give a serving version what a changed model.toml can change without a load; false if nothing did.
+
+    Raises:
+        InvalidArgumentError: the new values do not suit the model.
+    """
+    old = handle.config
+    metadata = handle.servable.metadata
+    workers = resolve(config, _matching(metadata, old), concurrent=handle.servable.concurrent).workers
+    delay = config.batching.max_queue_delay
+    new = msgspec.structs.replace(
+        config,
+        engine=old.engine,
+        workers=workers,
+        batching=msgspec.structs.replace(old.batching, max_queue_delay=delay),
+    )
+    if new == old:
+        return False
+    handle.config = new
+    handle.metadata = effective_metadata(metadata, new)
+    return True
+
+
+def _matching(metadata: ModelMetadata, effective: ModelConfig) -> ModelMetadata:
+    return msgspec.structs.replace(metadata, batched=bool(effective.batching.enabled))
