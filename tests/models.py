@@ -64,7 +64,7 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "model.onnx"
     if external_data:
-        onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+        onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=512)
     else:
         onnx.save(model, path)
     return path
