@@ -6,6 +6,7 @@ are the same for a whole message are kept per message. Nothing here is an object
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
@@ -42,6 +43,7 @@ class Bundle:
             the tensor itself (such a bundle has one request).
         received: when the bundle was drained, on the pump's clock.
         nbytes: bytes of all inputs.
+        mirrored: a copy for a shadow version: it is run, and nobody is answered.
     """
 
     __slots__ = (
@@ -52,6 +54,7 @@ class Bundle:
         "earliest_deadline",
         "first_ids",
         "inputs",
+        "mirrored",
         "nbytes",
         "peers",
         "priority",
@@ -92,10 +95,17 @@ class Bundle:
         self.inputs = inputs
         self.received = received
         self.nbytes = nbytes
+        self.mirrored = False
         self.requests = len(peers) if counts is None else sum(counts)
         self.earliest_deadline = min(deadlines)
         self._starts: list[int] | None = None
         self._row_starts: list[int] | None = None
+
+    def mirror(self) -> Bundle:
+        """A copy for a shadow version; the tensors are shared."""
+        twin = copy.copy(self)
+        twin.mirrored = True
+        return twin
 
     def _message_starts(self) -> list[int]:
         """First request of each message, and the end."""

@@ -1,0 +1,97 @@
+"""Sockets: options of the server's ROUTER and the client's DEALER in one place."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import zmq
+
+from .errors import FailedPreconditionError, InvalidArgumentError
+
+#: Milliseconds without any traffic after which a peer is asked for a sign of life, and after which it is
+#: taken for dead.
+_HEARTBEAT_MS: Final = 5_000
+_HEARTBEAT_TIMEOUT_MS: Final = 20_000
+_RECONNECT_MS: Final = 50
+_RECONNECT_MAX_MS: Final = 2_000
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+
+AnyContext = zmq.Context[zmq.Socket[bytes]]
+
+
+def bind_router(context: AnyContext, address: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
+    """A bound ROUTER as the pump expects it.
+
+    Raises:
+        FailedPreconditionError: the address cannot be bound; says why and what to do.
+        InvalidArgumentError: it is not an address.
+    """
+    socket = context.socket(zmq.ROUTER)
+    # Mandatory: sending to a peer that is gone or does not read is reported instead of dropped silently.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.BACKLOG, 1024)
+    _heartbeat(socket)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        if error.errno == zmq.EADDRINUSE:
+            raise FailedPreconditionError(
+                f"{address} is in use by another process; stop it or give another address with --bind"
+            ) from None
+        raise InvalidArgumentError(
+            f"cannot bind {address!r}: {zmq.strerror(error.errno or 0)}; expected tcp://HOST:PORT or ipc://PATH"
+        ) from None
+    return socket
+
+
+def connect_dealer(context: AnyContext, address: str) -> zmq.Socket[bytes]:
+    """A DEALER that is connecting to a server, and reconnects by itself with growing intervals.
+
+    Raises:
+        InvalidArgumentError: it is not an address.
+    """
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    # The client bounds what is pending by its timeouts; a send must never block an event loop.
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+    _heartbeat(socket)
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise InvalidArgumentError(
+            f"cannot connect to {address!r}: {zmq.strerror(error.errno or 0)}; "
+            "expected tcp://HOST:PORT or ipc://PATH"
+        ) from None
+    return socket
+
+
+def _heartbeat(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+
+
+def descriptor(socket: zmq.Socket[bytes]) -> int:
+    """Becomes readable, edge-triggered, when the socket's events may have changed."""
+    fd: Any = socket.getsockopt(zmq.FD)
+    return int(fd)
+
+
+def last_endpoint(socket: zmq.Socket[bytes]) -> str:
+    """The address that a socket was bound to, with the real port."""
+    raw: Any = socket.getsockopt(zmq.LAST_ENDPOINT)
+    return raw.rstrip(b"\0").decode()
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message can be read now."""
+    events: Any = socket.getsockopt(_EVENTS)
+    return bool(events & _POLLIN)

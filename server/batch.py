@@ -1,0 +1,146 @@
+"""Batches: put together from slices of bundles, run by a servable, taken apart into results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..manager.engines.base import Servable
+from ..rpc.errors import InternalError, RpcError, error_from_code
+from ..rpc.pump import Slice
+from .binding import Binding
+
+Array = npt.NDArray[Any]
+
+
+class Batch(NamedTuple):
+    """One call of a servable, as the scheduler decided it."""
+
+    binding: Binding
+    parts: list[Slice]
+    rows: int
+    max_batch_size: int
+    #: Ascending; a batch is padded up to the next of these.
+    allowed_batch_sizes: tuple[int, ...]
+    #: When the scheduler handed it out, on the server's clock.
+    started: float
+
+
+class Result(NamedTuple):
+    """What became of some requests of a batch: outputs, or an error."""
+
+    parts: list[Slice]
+    outputs: Sequence[Array] = ()
+    error: RpcError | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a batch."""
+
+    results: list[Result]
+    compute_seconds: float
+
+
+def run_batch(servable: Servable, batch: Batch, clock: Callable[[], float] = time.monotonic) -> Outcome:
+    """Run a batch; if it fails, run its requests one by one, so that a poisonous one fails alone."""
+    begin = clock()
+    try:
+        results = [Result(batch.parts, _run(servable, batch, batch.parts, batch.rows))]
+    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a status here, once
+        singles = [
+            Slice(bundle, index, index + 1) for bundle, lo, hi in batch.parts for index in range(lo, hi)
+        ]
+        if len(singles) == 1:
+            results = [Result(singles, error=translated(error, servable))]
+        else:
+            results = [_run_single(servable, batch, single) for single in singles]
+    return Outcome(results, clock() - begin)
+
+
+def translated(error: Exception, servable: Servable) -> RpcError:
+    """A foreign exception as a status."""
+    if isinstance(error, RpcError):
+        # A copy: one instance must not carry the tracebacks of several calls.
+        return error_from_code(error.code, error.message)
+    metadata = servable.metadata
+    return InternalError(
+        f"model {metadata.name!r} version {metadata.version} failed: {type(error).__name__}: {error}"
+    )
+
+
+def _run_single(servable: Servable, batch: Batch, single: Slice) -> Result:
+    try:
+        return Result([single], _run(servable, batch, [single], single.rows))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Result([single], error=translated(error, servable))
+
+
+def _run(servable: Servable, batch: Batch, parts: list[Slice], rows: int) -> Sequence[Array]:
+    binding = batch.binding
+    if not binding.batched:
+        (part,) = parts
+        inputs = {name: part.bundle.inputs[index] for name, index in binding.names}
+        if part.bundle.signature.layout.rows:
+            start = part.bundle.row_start(part.lo)
+            inputs = {name: block[start : start + rows] for name, block in inputs.items()}
+        return servable.run(inputs, binding.outputs)
+    if rows <= batch.max_batch_size:
+        return _run_rows(servable, batch, _gather(binding, parts), rows)
+    inputs = _gather(binding, parts)
+    pieces: list[Sequence[Array]] = []
+    for start in range(0, rows, batch.max_batch_size):
+        end = min(start + batch.max_batch_size, rows)
+        pieces.append(
+            _run_rows(
+                servable, batch, {name: block[start:end] for name, block in inputs.items()}, end - start
+            )
+        )
+    return [np.concatenate(column) for column in zip(*pieces, strict=True)]
+
+
+def _gather(binding: Binding, parts: list[Slice]) -> dict[str, Array]:
+    """One block per input: a view where the rows lie in one piece, else one copy."""
+    if len(parts) == 1:
+        bundle, lo, hi = parts[0]
+        if lo == 0 and hi == bundle.requests:
+            return {name: bundle.inputs[index] for name, index in binding.names}
+        start, end = bundle.row_start(lo), bundle.row_start(hi)
+        return {name: bundle.inputs[index][start:end] for name, index in binding.names}
+    spans = [(bundle, bundle.row_start(lo), bundle.row_start(hi)) for bundle, lo, hi in parts]
+    # Bundles of one lane may name their inputs in different orders.
+    order = [dict(zip(bundle.signature.layout.names, bundle.inputs, strict=True)) for bundle, _, _ in spans]
+    return {
+        name: np.concatenate([blocks[name][lo:hi] for blocks, (_, lo, hi) in zip(order, spans, strict=True)])
+        for name, _ in binding.names
+    }
+
+
+def _run_rows(servable: Servable, batch: Batch, inputs: dict[str, Array], rows: int) -> Sequence[Array]:
+    padded = padded_size(rows, batch.allowed_batch_sizes)
+    if padded > rows > 0:
+        # The last row again: values that the model has seen, where zeros might be out of its domain.
+        inputs = {
+            name: np.concatenate((block, np.repeat(block[-1:], padded - rows, axis=0)))
+            for name, block in inputs.items()
+        }
+    outputs = servable.run(inputs, batch.binding.outputs)
+    expected = padded if rows else 0
+    for name, output in zip(batch.binding.outputs, outputs, strict=True):
+        if not output.shape or output.shape[0] != expected:
+            raise InternalError(
+                f"output {name!r} has shape {list(output.shape)} for {expected} rows; "
+                "set `[batching] enabled = false` in model.toml if the model has no batch axis"
+            )
+    return outputs
+
+
+def padded_size(rows: int, allowed: Sequence[int]) -> int:
+    """The smallest allowed batch size that holds ``rows``; ``rows`` itself if none does."""
+    for size in allowed:
+        if size >= rows:
+            return size
+    return rows

@@ -1,0 +1,176 @@
+"""One served model version as the front end sees it: bindings, scheduler, workers, cost, counters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy.typing as npt
+
+from ..manager.handle import ServableHandle
+from ..rpc.pump import ReplyTemplate
+from ..rpc.types import OBJECT_DTYPE, name_of_dtype
+from ..rpc.wire.header import Layout, ReplyHeader, TensorHeader, encode_header
+from .admission import Load
+from .batch import Batch, Outcome, run_batch
+from .binding import Binding, Bindings
+from .cost import CostModel
+from .scheduler import BatchPolicy, Run, Scheduler
+from .workers import Finished, ThreadWorker, Worker
+
+Array = npt.NDArray[Any]
+
+#: A batch that ran inline and took this many times the budget ends running inline for a while.
+_TOLERANCE: Final = 8
+_PENALTY_SECONDS: Final = 1.0
+_TEMPLATES_KEPT: Final = 1024
+
+
+class VersionCounters(msgspec.Struct):
+    """What a version has done since it was loaded."""
+
+    requests: int = 0
+    rows: int = 0
+    batches: int = 0
+    inline_batches: int = 0
+    #: Dropped when they were dequeued because their deadline had passed; never computed.
+    expired: int = 0
+    rejected: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    compute_seconds: float = 0.0
+    queue_seconds: float = 0.0
+
+
+class VersionRuntime:
+    """The server's state for one :class:`ServableHandle`; lives in its ``slot``. Used by the front end only.
+
+    It holds one reference of the handle while it has requests in flight.
+    """
+
+    def __init__(self, handle: ServableHandle, finished: Finished, inline_budget: float) -> None:
+        config = handle.config
+        batching, limits = config.batching, config.limits
+        self.handle = handle
+        self.bindings = Bindings(handle.metadata)
+        self.max_batch_size = batching.max_batch_size or 1
+        self.scheduler = Scheduler(BatchPolicy(self.max_batch_size, batching.max_queue_delay))
+        count = config.workers.count or 1
+        self.load = Load(
+            f"model {handle.model!r}",
+            max_queued_rows=limits.max_queued_rows,
+            max_in_flight=limits.max_in_flight,
+            workers=count,
+        )
+        self.counters = VersionCounters()
+        self.wake_at: float | None = None
+        #: Not published any more.
+        self.retired = False
+        #: Batch keys of the scheduler -> how such batches are run.
+        self._binding_of_key: dict[Hashable, Binding] = {}
+        self._templates: dict[Hashable, ReplyTemplate] = {}
+        self._workers: list[Worker] = [
+            ThreadWorker(number, f"{handle.model}:{handle.version}#{number}", handle, finished)
+            for number in range(count)
+        ]
+        for number in reversed(range(count)):
+            self.scheduler.worker_idle(number)
+        self._inline_seconds = inline_budget
+        self._cost = CostModel(handle.costs)
+        self._inline_rows = self._cost.rows_within(inline_budget) if handle.servable.releases_gil else 0
+        self._inline_from = 0.0
+        self.load.row_seconds = self._cost.row_seconds
+
+    @property
+    def worker_count(self) -> int:
+        """Workers of this version."""
+        return len(self._workers)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return self.load.in_flight == 0
+
+    def remember(self, binding: Binding) -> None:
+        """Make sure that the batches of a binding's key can be run."""
+        if binding.key not in self._binding_of_key:
+            if len(self._binding_of_key) >= _TEMPLATES_KEPT and self.idle:
+                self._binding_of_key.clear()
+            self._binding_of_key[binding.key] = binding
+
+    def batch_of(self, run: Run, now: float) -> Batch:
+        """The scheduler's decision as something to execute."""
+        return Batch(
+            self._binding_of_key[run.key],
+            run.parts,
+            run.rows,
+            self.max_batch_size,
+            self.handle.config.batching.allowed_batch_sizes,
+            now,
+        )
+
+    def runs_inline(self, run: Run, now: float) -> bool:
+        """Whether a batch is so short that handing it to a thread would cost more than running it."""
+        return 0 < run.rows <= self._inline_rows and now >= self._inline_from
+
+    def run_inline(self, batch: Batch) -> Outcome:
+        """Run a batch in the calling thread."""
+        outcome = run_batch(self.handle.servable, batch)
+        self.counters.inline_batches += 1
+        if outcome.compute_seconds > _TOLERANCE * self._inline_seconds:
+            self._inline_from = time.monotonic() + _PENALTY_SECONDS
+        return outcome
+
+    def submit(self, worker: int, batch: Batch) -> None:
+        """Hand a batch to a worker."""
+        self._workers[worker].submit(batch)
+
+    def account(self, batch: Batch, outcome: Outcome) -> None:
+        """Learn from a finished batch."""
+        counters = self.counters
+        counters.batches += 1
+        counters.rows += batch.rows
+        counters.compute_seconds += outcome.compute_seconds
+        self._cost.learn(batch.rows, outcome.compute_seconds)
+        self.load.row_seconds = self._cost.row_seconds
+
+    def template(self, binding: Binding, outputs: Sequence[Array]) -> ReplyTemplate:
+        """The reply header for these outputs, made when such outputs are seen for the first time."""
+        rows = binding.batched
+        key: Hashable = (
+            binding.outputs,
+            rows,
+            *[(output.dtype, output.shape[1:] if rows else output.shape) for output in outputs],
+        )
+        template = self._templates.get(key)
+        if template is None:
+            if len(self._templates) >= _TEMPLATES_KEPT:
+                self._templates.clear()
+            template = self._templates[key] = self._make_template(binding, outputs)
+        return template
+
+    def _make_template(self, binding: Binding, outputs: Sequence[Array]) -> ReplyTemplate:
+        declared = {spec.name: spec.dtype for spec in self.handle.metadata.outputs}
+        rows = binding.batched
+        tensors = tuple(
+            TensorHeader(
+                name,
+                declared[name] if output.dtype == OBJECT_DTYPE else name_of_dtype(output.dtype),
+                output.shape[1:] if rows else output.shape,
+            )
+            for name, output in zip(binding.outputs, outputs, strict=True)
+        )
+        header = ReplyHeader(self.handle.model, self.handle.version, tensors, rows)
+        return ReplyTemplate(encode_header(header), Layout(tensors, rows))
+
+    def stop(self) -> None:
+        """End the workers; returns at once."""
+        for worker in self._workers:
+            worker.stop()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the workers' end; whether all have ended."""
+        until = time.monotonic() + timeout
+        return all(worker.join(max(0.0, until - time.monotonic())) for worker in self._workers)
