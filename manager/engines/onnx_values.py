@@ -62,10 +62,15 @@ class OrtValueRunner:
 
     def __call__(self, outputs: Sequence[str], inputs: dict[str, Array], options: None) -> list[Array]:
         """Compute ``outputs``, as copies that outlive ONNX Runtime's own buffers."""
+        binding: Any = self._session.io_binding()  # takes half the time of run_with_ort_values
         # OrtValues borrow the arrays' memory: "arrays" keeps contiguous copies alive until the end.
         arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
-        values = {name: self._from_numpy(array, self._types[name]) for name, array in arrays.items()}
-        results: list[Any] = self._session.run_with_ort_values(outputs, values)
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, self._from_numpy(array, self._types[name]))
+        for name in outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        results: list[Any] = binding.get_outputs()
         return [self._read(name, value) for name, value in zip(outputs, results, strict=True)]
 
     def _read(self, name: str, value: Any) -> Array:
