@@ -1,0 +1,111 @@
+"""Continuous batching inside an asyncio event loop, for peers that have no scheduler of their own.
+
+Requests of one signature that arrive in the same event-loop tick, or while a batch is running in the
+executor, form the next batch: one concatenation, one run of the engine, one slice per request. Nothing ever
+waits for company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Tensor = np.ndarray[Any, np.dtype[Any]]
+#: The engine: {input name: batch} -> output arrays, in the order of the model's outputs.
+Run = Callable[[dict[str, Tensor]], list[Tensor]]
+
+
+class _Pending(NamedTuple):
+    inputs: dict[str, Tensor]
+    rows: int
+    future: asyncio.Future[list[Tensor]]
+
+
+class MicroBatcher:
+    """The queue of one model version and one signature.
+
+    Args:
+        run: called with one batch; on the loop's thread, or in ``executor`` where one is given.
+        max_rows: rows of the largest batch (one request may be larger, and then runs alone).
+        executor: None runs batches inline, which saves two thread switches a batch.
+    """
+
+    def __init__(self, run: Run, max_rows: int, executor: Executor | None = None) -> None:
+        self._run = run
+        self._max_rows = max_rows
+        self._executor = executor
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[_Pending] = []
+        self._scheduled = False
+
+    def submit(self, inputs: dict[str, Tensor], rows: int) -> asyncio.Future[list[Tensor]]:
+        """Queue one request; the future gives its rows of every output."""
+        future: asyncio.Future[list[Tensor]] = self._loop.create_future()
+        self._pending.append(_Pending(inputs, rows, future))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def _flush(self) -> None:
+        batch = self._take()
+        if self._executor is None:
+            self._finish(batch, *_attempt(self._run, batch))
+            self._again()
+            return
+        running = self._loop.run_in_executor(self._executor, _attempt, self._run, batch)
+        running.add_done_callback(lambda done: self._executed(batch, done))
+
+    def _executed(self, batch: list[_Pending], done: asyncio.Future[_Outcome]) -> None:
+        self._finish(batch, *done.result())
+        self._again()
+
+    def _again(self) -> None:
+        """Go on with what queued meanwhile; in the next tick, so that answers leave first."""
+        if self._pending:
+            self._loop.call_soon(self._flush)
+        else:
+            self._scheduled = False
+
+    def _take(self) -> list[_Pending]:
+        rows = 0
+        for count, item in enumerate(self._pending):
+            rows += item.rows
+            if rows > self._max_rows and count:
+                batch = self._pending[:count]
+                del self._pending[:count]
+                return batch
+        batch, self._pending = self._pending, []
+        return batch
+
+    @staticmethod
+    def _finish(batch: list[_Pending], outputs: list[Tensor], error: Exception | None) -> None:
+        start = 0
+        for item in batch:
+            if item.future.done():  # the caller has gone
+                start += item.rows
+                continue
+            if error is not None:
+                item.future.set_exception(error)
+                continue
+            stop = start + item.rows
+            item.future.set_result([output[start:stop] for output in outputs])
+            start = stop
+
+
+_Outcome = tuple[list[Tensor], Exception | None]
+
+
+def _attempt(run: Run, batch: Sequence[_Pending]) -> _Outcome:
+    """Run one batch; the exception is a value, because it belongs to the callers and not to the loop."""
+    try:
+        if len(batch) == 1:
+            return run(batch[0].inputs), None
+        names = batch[0].inputs
+        return run({name: np.concatenate([item.inputs[name] for item in batch]) for name in names}), None
+    except Exception as error:  # noqa: BLE001 - whatever the engine raised goes to the callers
+        return [], error

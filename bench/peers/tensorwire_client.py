@@ -1,0 +1,64 @@
+"""tensorwire's own clients as systems under test: the public API and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+from ...client import AsyncClient, Client
+from ...rpc.errors import RpcError, code_name
+from ..models import INPUT, Array, Case
+from ..systems import CALL_TIMEOUT, AsyncCall, SyncCall
+
+
+def _code_of(error: Exception) -> str:
+    return code_name(error.code) if isinstance(error, RpcError) else type(error).__name__
+
+
+class TensorwireSystem:
+    """``AsyncClient.predict`` as a user calls it."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    def caller(self, case: Case, inputs: Array) -> AsyncCall:
+        predict, model, arguments = self._client.predict, case.model, {INPUT: inputs}
+        return lambda: predict(model, arguments)
+
+    def code_of(self, error: Exception) -> str:
+        return _code_of(error)
+
+
+class SyncTensorwireSystem:
+    """``Client.predict`` as a user calls it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def caller(self, case: Case, inputs: Array) -> SyncCall:
+        predict, model, arguments = self._client.predict, case.model, {INPUT: inputs}
+        return lambda: predict(model, arguments)
+
+    def code_of(self, error: Exception) -> str:
+        return _code_of(error)
+
+
+@asynccontextmanager
+async def open_fused(address: str) -> AsyncGenerator[TensorwireSystem]:
+    """The default client: calls of one event-loop tick share an envelope."""
+    async with AsyncClient(address, timeout=CALL_TIMEOUT, fuse=True) as client:
+        yield TensorwireSystem(client)
+
+
+@asynccontextmanager
+async def open_unfused(address: str) -> AsyncGenerator[TensorwireSystem]:
+    """One message per call."""
+    async with AsyncClient(address, timeout=CALL_TIMEOUT, fuse=False) as client:
+        yield TensorwireSystem(client)
+
+
+@contextmanager
+def open_sync(address: str) -> Generator[SyncTensorwireSystem]:
+    """The blocking client."""
+    with Client(address, timeout=CALL_TIMEOUT) as client:
+        yield SyncTensorwireSystem(client)

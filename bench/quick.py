@@ -1,0 +1,140 @@
+"""The quick side-by-side benchmark: tensorwire against grpc.aio, and its blocking client against a bare echo.
+
+Rounds are interleaved (A B C, B C A, C A B), so that a machine that slows down does so for every system. All
+servers and clients run throughout, each in a process of its own; only one pair works at a time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from .child import Ready
+from .environment import Environment
+from .load import Job, Outcome
+from .models import CASES, build_repository
+from .processes import Child
+from .results import Cell, Results, Settings
+from .servers import Server, start_server
+from .systems import CALL_TIMEOUT, ECHO, FUSED, GRPC, SYNC, SYSTEMS, UNFUSED
+
+_READY_SECONDS: Final = 30.0
+CONCURRENCIES: Final = (1, 32, 256)
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Systems that are compared in one situation; the last one is the baseline."""
+
+    systems: tuple[str, ...]
+    case: str
+    concurrency: int
+
+    @property
+    def baseline(self) -> str:
+        """The system that the others are compared with."""
+        return self.systems[-1]
+
+
+#: What a run does, step by step: ``(steps done, steps in all, what comes next)``.
+Progress = Callable[[int, int, str], None]
+
+
+def plan(
+    cases: Sequence[str] = tuple(case.name for case in CASES), concurrencies: Sequence[int] = CONCURRENCIES
+) -> list[Group]:
+    """The groups of a quick run."""
+    groups = [
+        Group((FUSED, UNFUSED, GRPC), case, concurrency) for case in cases for concurrency in concurrencies
+    ]
+    return groups + [Group((SYNC, ECHO), case, 1) for case in cases]
+
+
+def run(groups: Sequence[Group], settings: Settings, progress: Progress) -> Results:
+    """Measure every group ``settings.rounds`` times.
+
+    Raises:
+        ChildError: a server or a client process died.
+    """
+    environment = Environment.read()
+    started = time.monotonic()
+    names = list(dict.fromkeys(name for group in groups for name in group.systems))
+    cells = {
+        (g, name): Cell(system=name, case=g.case, concurrency=g.concurrency)
+        for g in groups
+        for name in g.systems
+    }
+    steps = settings.rounds * len(cells)
+    done = 0
+    with _clients(names) as clients:
+        for round_number in range(settings.rounds):
+            for group in groups:
+                for name in rotated(group.systems, round_number):
+                    cell = cells[group, name]
+                    progress(done, steps, f"{cell.case}, {cell.concurrency} at a time: {name}")
+                    _measure(clients[name], cell, settings)
+                    done += 1
+    progress(steps, steps, "done")
+    return Results(
+        environment=environment,
+        settings=settings,
+        cells=list(cells.values()),
+        baselines=baselines(groups),
+        seconds=time.monotonic() - started,
+    )
+
+
+def baselines(groups: Sequence[Group]) -> dict[str, str]:
+    """System -> the system that it is compared with."""
+    return {name: group.baseline for group in groups for name in group.systems[:-1]}
+
+
+def rotated(systems: Sequence[str], round_number: int) -> list[str]:
+    """The order of one round: every system is first, second, ... equally often."""
+    start = round_number % len(systems)
+    return [*systems[start:], *systems[:start]]
+
+
+def _measure(client: Child, cell: Cell, settings: Settings) -> None:
+    job = Job(
+        case=cell.case,
+        concurrency=cell.concurrency,
+        warmup=settings.warmup,
+        duration=settings.duration,
+    )
+    client.send(job)
+    # Calls in flight at the end may take their whole timeout.
+    timeout = settings.warmup + settings.duration + 3 * CALL_TIMEOUT
+    outcome = client.receive(Outcome, timeout)
+    if outcome.measurement is None:
+        cell.failures.append(outcome.failure)
+    else:
+        cell.rounds.append(outcome.measurement)
+
+
+@contextmanager
+def _clients(names: Sequence[str]) -> Generator[dict[str, Child]]:
+    """A connected client process for every system, and the servers that they need, until the block ends."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tensorwire-bench-")))
+        repository = build_repository(directory / "models")
+        servers: dict[str, Server] = {}
+        clients: dict[str, Child] = {}
+        for name in names:
+            key = SYSTEMS[name].server
+            if key not in servers:
+                servers[key] = stack.enter_context(start_server(key, repository, directory))
+            clients[name] = stack.enter_context(_worker(name, servers[key], directory))
+        for name in names:
+            clients[name].receive(Ready, _READY_SECONDS)
+        yield clients
+
+
+def _worker(name: str, server: Server, logs: Path) -> Child:
+    arguments = ["-m", f"{__package__}.worker", name, server.address, str(server.pid)]
+    return Child(f"the {name} client", arguments, logs / f"{name.replace(' ', '-')}.log")

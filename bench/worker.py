@@ -1,0 +1,54 @@
+"""The client process of one system: opens its client once, then measures one job after another.
+
+Reads a ``Job`` as a JSON line from stdin, answers with an ``Outcome``, and stops when
+stdin closes: ``python -m tensorwire.bench.worker SYSTEM ADDRESS SERVER_PID``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import msgspec
+
+from .child import Ready, run_loop, say
+from .load import CpuMeter, Job, Outcome, run_async, run_sync
+from .systems import SYSTEMS, System
+
+_decode = msgspec.json.Decoder(Job).decode
+
+
+async def _serve_async(system: System, address: str, meter: CpuMeter) -> None:
+    async with system.open_async(address) as client:
+        say(Ready())
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            try:
+                measurement = await run_async(client, _decode(line), meter, verified=system.verified)
+                say(Outcome(measurement=measurement))
+            except Exception as error:  # noqa: BLE001 - one failed job must not end the run
+                say(Outcome(failure=f"{client.code_of(error)}: {error}"))
+
+
+def _serve_sync(system: System, address: str, meter: CpuMeter) -> None:
+    with system.open_sync(address) as client:
+        say(Ready())
+        for line in sys.stdin.buffer:
+            try:
+                measurement = run_sync(client, _decode(line), meter, verified=system.verified)
+                say(Outcome(measurement=measurement))
+            except Exception as error:  # noqa: BLE001 - one failed job must not end the run
+                say(Outcome(failure=f"{client.code_of(error)}: {error}"))
+
+
+def main(arguments: list[str]) -> None:
+    """Run until stdin closes."""
+    name, address, server_pid = arguments
+    system, meter = SYSTEMS[name], CpuMeter(int(server_pid))
+    if system.asynchronous:
+        run_loop(_serve_async(system, address, meter))
+    else:
+        _serve_sync(system, address, meter)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,161 @@
+"""The load generator and the child processes; counts and states, no timings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tensorwire.bench.child import Ready
+from tensorwire.bench.cli import main
+from tensorwire.bench.load import CpuMeter, Job, closed_loop, run_sync
+from tensorwire.bench.models import OUTPUT, Array, Case
+from tensorwire.bench.processes import Child, ChildError
+from tensorwire.bench.quick import Group, run
+from tensorwire.bench.recorder import Measurement
+from tensorwire.bench.results import Settings
+from tensorwire.bench.systems import ECHO, GRPC
+
+
+def name_of(error: Exception) -> str:
+    return type(error).__name__
+
+
+def test_closed_loop_keeps_every_caller_busy_and_counts_errors() -> None:
+    in_flight = most = 0
+
+    async def good() -> Mapping[str, Any]:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0.001)
+        in_flight -= 1
+        return {}
+
+    async def bad() -> Mapping[str, Any]:
+        raise OSError("no")
+
+    measurement = asyncio.run(closed_loop([good] * 8 + [bad], 0.01, 0.05, name_of, CpuMeter(os.getpid())))
+    assert most == 8
+    assert in_flight == 0
+    assert measurement.requests > 8
+    assert measurement.errors["OSError"] > 0
+    assert measurement.max >= measurement.p99 >= measurement.p50 > 0
+
+
+class FakeSync:
+    """Answers at once."""
+
+    def __init__(self, *, wrong: bool = False) -> None:
+        self.wrong = wrong
+
+    def caller(self, case: Case, inputs: Array) -> Any:
+        answer = {OUTPUT: case.reference(inputs) + (1 if self.wrong else 0)}
+        return lambda: answer
+
+    def code_of(self, error: Exception) -> str:
+        return name_of(error)
+
+
+def job(concurrency: int = 1) -> Job:
+    return Job(case="64 B", concurrency=concurrency, warmup=0.01, duration=0.02)
+
+
+def test_blocking_loop_measures() -> None:
+    measurement = run_sync(FakeSync(), job(), CpuMeter(os.getpid()))
+    assert measurement.requests > 10
+    assert measurement.errors == {}
+
+
+def test_blocking_loop_refuses_wrong_answers_and_several_callers() -> None:
+    with pytest.raises(ValueError, match="answered wrongly"):
+        run_sync(FakeSync(wrong=True), job(), CpuMeter(os.getpid()))
+    with pytest.raises(ValueError, match="one caller"):
+        run_sync(FakeSync(), job(2), CpuMeter(os.getpid()))
+
+
+def child(code: str, log: Path, **options: Any) -> Child:
+    return Child("the test child", ["-c", code], log, **options)
+
+
+def test_child_talks_and_ends_with_its_stdin(tmp_path: Path) -> None:
+    code = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+    with child(code, tmp_path / "log") as echo:
+        pid = echo.pid
+        echo.send(Ready("here"))
+        echo.send(Ready("there"))
+        assert echo.receive(Ready, 10).address == "here"
+        assert echo.receive(Ready, 10).address == "there"
+    assert not psutil.pid_exists(pid)
+
+
+def test_child_that_ignores_its_stdin_gets_a_signal(tmp_path: Path) -> None:
+    with child(
+        "import signal; print('{}', flush=True); signal.pause()", tmp_path / "log", ends_with_stdin=False
+    ) as c:
+        pid = c.pid
+        c.receive(Ready, 10)
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_dead_child_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    with child("import sys; sys.exit('the disk is full')", tmp_path / "log") as dead:
+        with pytest.raises(ChildError, match=r"the test child ended; its last words:\n +the disk is full"):
+            dead.receive(Ready, 10)
+        with pytest.raises(ChildError, match="ended"):
+            dead.wait_until(lambda: False, 10)
+
+
+def test_a_silent_child_times_out(tmp_path: Path) -> None:
+    with child("import sys; sys.stdin.read()", tmp_path / "log") as silent:
+        with pytest.raises(ChildError, match=r"said nothing for 0\.05 s"):
+            silent.receive(Ready, 0.05)
+        with pytest.raises(ChildError, match=r"not ready within 0\.05 s"):
+            silent.wait_until(lambda: False, 0.05)
+
+
+def check_measured(measurements: list[Measurement]) -> None:
+    for measurement in measurements:
+        assert measurement.requests > 0
+        assert measurement.errors == {}
+        assert measurement.p50 > 0
+
+
+def test_grpc_and_echo_end_to_end() -> None:
+    """Real processes and sockets; 0.2 s each."""
+    groups = [Group((GRPC,), "64 B", 4), Group((GRPC,), "602,112 B", 2), Group((ECHO,), "4 KiB", 1)]
+    seen: list[str] = []
+    results = run(
+        groups,
+        Settings(rounds=1, warmup=0.05, duration=0.2),
+        lambda done, steps, what: seen.append(f"{done}/{steps} {what}"),
+    )
+    assert [cell.failures for cell in results.cells] == [[], [], []]
+    check_measured([cell.rounds[0] for cell in results.cells])
+    assert seen[0] == "0/3 64 B, 4 at a time: grpc.aio"
+    assert seen[-1] == "3/3 done"
+    assert not psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("arguments", [["quick", "--rounds", "0"], ["quick", "--case", "1 B"], []])
+def test_bad_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_help_is_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tensorwire.bench", "quick", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--check" in done.stdout
