@@ -69,6 +69,7 @@ class Fleet:
         self._clock = clock
         self._finder = finder
         self._keys = itertools.count(1)
+        self._turns = itertools.count(1)
 
     def harnesses(self) -> Iterator[LoaderHarness]:
         """Every harness, whatever its state."""
@@ -171,7 +172,7 @@ class Fleet:
                 if action is None:
                     break
                 if action.kind is ActionKind.LOAD:
-                    by_key[action.key].approve()
+                    by_key[action.key].approve(next(self._turns))
                 else:
                     by_key[action.key].retire()
 
@@ -206,7 +207,7 @@ class Fleet:
                 waiting.append(harness)
         if sum(running.values()) >= slots:
             return None
-        return min(waiting, key=lambda item: (running.get(item.model, 0), item.key), default=None)
+        return min(waiting, key=lambda item: (running.get(item.model, 0), item.turn), default=None)
 
     def next_time(self) -> float | None:
         """Clock time of the next retry, or ``None``."""

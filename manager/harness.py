@@ -70,6 +70,7 @@ class LoaderHarness:
         reason: why it waits or failed, for people.
         estimate: bytes of memory it takes, once that is known.
         attempts: load attempts made so far.
+        turn: place among those that wait for a load thread; lower comes first.
         not_before: clock time of the next attempt.
         refused_for_size: failed because it can never fit into the budget.
         handle: what serves, from AVAILABLE until the end of UNLOADING.
@@ -92,6 +93,7 @@ class LoaderHarness:
         self.reason = ""
         self.estimate: int | None = None
         self.attempts = 0
+        self.turn = 0
         self.not_before = 0.0
         self.refused_for_size = False
         self.handle: ServableHandle | None = None
@@ -113,8 +115,9 @@ class LoaderHarness:
         """Whether a load thread may take it now."""
         return self.state is State.WAITING and now >= self.not_before and not self.starved
 
-    def approve(self) -> None:
-        """The policy lets it load."""
+    def approve(self, turn: int = 0) -> None:
+        """The policy lets it load; ``turn`` is its place among those that wait for a load thread."""
+        self.turn = turn
         self._apply(Event.APPROVE)
 
     def start(self) -> None:

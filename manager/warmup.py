@@ -56,11 +56,12 @@ def load_samples(directory: Path, metadata: ModelMetadata) -> Inputs | None:
     """
     path = directory / WARMUP_NAME
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves its own file open when the contents are bad.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             samples: Inputs = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
         raise InvalidArgumentError(f"{WARMUP_NAME}: cannot be read as an npz file: {error}") from error
     specs = {spec.name: spec for spec in metadata.inputs}
     missing = [spec.name for spec in metadata.inputs if spec.name not in samples and not spec.optional]
