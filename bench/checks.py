@@ -62,7 +62,7 @@ def expectations(groups: Sequence[Group]) -> list[Expectation]:
     """What is expected of a run of ``groups``; situations that it does not measure are left out."""
     wanted: list[Expectation] = []
     for group in groups:
-        for system in group.systems[:-1]:
+        for system in group.compared:
             wanted += _expected_of(system, group)
     return wanted
 

@@ -20,6 +20,7 @@ from .processes import ChildError
 from .quick import CONCURRENCIES, plan, run
 from .report import as_text, render
 from .results import Document, Settings
+from .systems import SYSTEMS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "--case", action="append", choices=list(CASE_OF_NAME), help="only this request size; may be repeated"
     )
     quick.add_argument(
+        "--system", action="append", choices=list(SYSTEMS), help="only this system; may be repeated"
+    )
+    quick.add_argument(
         "--concurrency", action="append", type=_positive(int), help="only this many callers; may be repeated"
     )
     quick.add_argument(
@@ -89,7 +93,11 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def _quick(options: argparse.Namespace) -> int:
-    groups = plan(options.case or list(CASE_OF_NAME), options.concurrency or CONCURRENCIES)
+    groups = plan(
+        options.case or list(CASE_OF_NAME),
+        options.concurrency or CONCURRENCIES,
+        options.system or list(SYSTEMS),
+    )
     settings = Settings(rounds=options.rounds, warmup=options.warmup, duration=options.duration)
     with _progress() as progress:
         results = run(groups, settings, progress)
@@ -105,7 +113,7 @@ def _quick(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress() -> Generator[Callable[[int, int, str], None]]:
+def _progress() -> Generator[Callable[[float, float, str], None]]:
     """A bar with the remaining time on a terminal; nothing where stderr is a file."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -113,7 +121,7 @@ def _progress() -> Generator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False) as bar:
         task = bar.add_task("starting the servers", total=None)
 
-        def update(done: int, steps: int, what: str) -> None:
-            bar.update(task, completed=done, total=steps, description=what, refresh=True)
+        def update(done: float, total: float, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what, refresh=True)
 
         yield update

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,34 +25,45 @@ from .servers import Server, start_server
 from .systems import CALL_TIMEOUT, ECHO, FUSED, GRPC, SYNC, SYSTEMS, UNFUSED
 
 _READY_SECONDS: Final = 30.0
+_BLOCKING_SLICES: Final = 4
 CONCURRENCIES: Final = (1, 32, 256)
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Systems that are compared in one situation; the last one is the baseline."""
+    """Systems that are measured in one situation, and the one that the others are compared with.
+
+    A round of a group is cut into ``slices``, which take turns as the rounds do.
+    """
 
     systems: tuple[str, ...]
+    baseline: str
     case: str
     concurrency: int
+    slices: int = 1
 
     @property
-    def baseline(self) -> str:
-        """The system that the others are compared with."""
-        return self.systems[-1]
+    def compared(self) -> tuple[str, ...]:
+        """The systems that are not the baseline."""
+        return tuple(name for name in self.systems if name != self.baseline)
 
 
-#: What a run does, step by step: ``(steps done, steps in all, what comes next)``.
-Progress = Callable[[int, int, str], None]
+#: How far a run is: ``(seconds done, seconds in all, what comes next)``.
+Progress = Callable[[float, float, str], None]
 
 
 def plan(
-    cases: Sequence[str] = tuple(case.name for case in CASES), concurrencies: Sequence[int] = CONCURRENCIES
+    cases: Sequence[str] = tuple(case.name for case in CASES),
+    concurrencies: Sequence[int] = CONCURRENCIES,
+    systems: Collection[str] = tuple(SYSTEMS),
 ) -> list[Group]:
-    """The groups of a quick run."""
-    groups = [
-        Group((FUSED, UNFUSED, GRPC), case, concurrency) for case in cases for concurrency in concurrencies
-    ]
-    return groups + [Group((SYNC, ECHO), case, 1) for case in cases]
+    """The groups of a quick run, without the systems that are not in ``systems``."""
+    wanted = tuple(name for name in (FUSED, UNFUSED, GRPC) if name in systems)
+    groups = [Group(wanted, GRPC, case, concurrency) for case in cases for concurrency in concurrencies]
+    wanted = tuple(name for name in (SYNC, ECHO) if name in systems)
+    # One blocking caller measures wake-ups, whose cost drifts as the kernel moves processes between cores:
+    # turns are short, so that both systems see the same share of every mood.
+    groups += [Group(wanted, ECHO, case, 1, slices=_BLOCKING_SLICES) for case in cases]
+    return [group for group in groups if group.systems]
 
 
 def run(groups: Sequence[Group], settings: Settings, progress: Progress) -> Results:
@@ -69,17 +80,16 @@ def run(groups: Sequence[Group], settings: Settings, progress: Progress) -> Resu
         for g in groups
         for name in g.systems
     }
-    steps = settings.rounds * len(cells)
-    done = 0
+    turns = schedule(groups, settings.rounds)
+    total = sum(_seconds(group, settings) for group, _ in turns)
+    done = 0.0
     with _clients(names) as clients:
-        for round_number in range(settings.rounds):
-            for group in groups:
-                for name in rotated(group.systems, round_number):
-                    cell = cells[group, name]
-                    progress(done, steps, f"{cell.case}, {cell.concurrency} at a time: {name}")
-                    _measure(clients[name], cell, settings)
-                    done += 1
-    progress(steps, steps, "done")
+        for group, name in turns:
+            cell = cells[group, name]
+            progress(done, total, f"{cell.case}, {cell.concurrency} at a time: {name}")
+            _measure(clients[name], cell, group, settings)
+            done += _seconds(group, settings)
+    progress(total, total, "done")
     return Results(
         environment=environment,
         settings=settings,
@@ -91,7 +101,22 @@ def run(groups: Sequence[Group], settings: Settings, progress: Progress) -> Resu
 
 def baselines(groups: Sequence[Group]) -> dict[str, str]:
     """System -> the system that it is compared with."""
-    return {name: group.baseline for group in groups for name in group.systems[:-1]}
+    return {name: group.baseline for group in groups for name in group.compared}
+
+
+def schedule(groups: Sequence[Group], rounds: int) -> list[tuple[Group, str]]:
+    """Every turn of a run, in order: whose turn it is, in which group."""
+    return [
+        (group, name)
+        for round_number in range(rounds)
+        for group in groups
+        for turn in range(group.slices)
+        for name in rotated(group.systems, round_number * group.slices + turn)
+    ]
+
+
+def _seconds(group: Group, settings: Settings) -> float:
+    return (settings.warmup + settings.duration) / group.slices
 
 
 def rotated(systems: Sequence[str], round_number: int) -> list[str]:
@@ -100,12 +125,12 @@ def rotated(systems: Sequence[str], round_number: int) -> list[str]:
     return [*systems[start:], *systems[:start]]
 
 
-def _measure(client: Child, cell: Cell, settings: Settings) -> None:
+def _measure(client: Child, cell: Cell, group: Group, settings: Settings) -> None:
     job = Job(
-        case=cell.case,
-        concurrency=cell.concurrency,
-        warmup=settings.warmup,
-        duration=settings.duration,
+        case=group.case,
+        concurrency=group.concurrency,
+        warmup=settings.warmup / group.slices,
+        duration=settings.duration / group.slices,
     )
     client.send(job)
     # Calls in flight at the end may take their whole timeout.

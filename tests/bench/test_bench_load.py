@@ -129,17 +129,21 @@ def check_measured(measurements: list[Measurement]) -> None:
 
 def test_grpc_and_echo_end_to_end() -> None:
     """Real processes and sockets; 0.2 s each."""
-    groups = [Group((GRPC,), "64 B", 4), Group((GRPC,), "602,112 B", 2), Group((ECHO,), "4 KiB", 1)]
+    groups = [
+        Group((GRPC,), GRPC, "64 B", 4),
+        Group((GRPC,), GRPC, "602,112 B", 2),
+        Group((ECHO,), ECHO, "4 KiB", 1),
+    ]
     seen: list[str] = []
     results = run(
         groups,
         Settings(rounds=1, warmup=0.05, duration=0.2),
-        lambda done, steps, what: seen.append(f"{done}/{steps} {what}"),
+        lambda done, total, what: seen.append(f"{done / total:.0%} {what}"),
     )
     assert [cell.failures for cell in results.cells] == [[], [], []]
     check_measured([cell.rounds[0] for cell in results.cells])
-    assert seen[0] == "0/3 64 B, 4 at a time: grpc.aio"
-    assert seen[-1] == "3/3 done"
+    assert seen[0] == "0% 64 B, 4 at a time: grpc.aio"
+    assert seen[-1] == "100% done"
     assert not psutil.Process().children(recursive=True)
 
 

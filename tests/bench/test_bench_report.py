@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from tensorwire.bench.checks import Expectation, expectations, verify
 from tensorwire.bench.environment import Environment
-from tensorwire.bench.quick import Group, baselines, plan, rotated
+from tensorwire.bench.quick import Group, baselines, plan, rotated, schedule
 from tensorwire.bench.recorder import CpuUse, Measurement, summarise
 from tensorwire.bench.report import as_text, render
 from tensorwire.bench.results import Cell, Document, Results, Settings, p50
 from tensorwire.bench.systems import ECHO, FUSED, GRPC, SYNC, UNFUSED
 
-GROUPS = [Group((FUSED, UNFUSED, GRPC), "64 B", 256), Group((SYNC, ECHO), "64 B", 1)]
+GROUPS = [Group((FUSED, UNFUSED, GRPC), GRPC, "64 B", 256), Group((SYNC, ECHO), ECHO, "64 B", 1)]
 
 
 def measured(rate: int, latency: float, errors: dict[str, int] | None = None) -> Measurement:
@@ -127,6 +127,19 @@ def test_expectations_cover_the_plan() -> None:
     assert sync == [
         Expectation(figure="p50", system=SYNC, baseline=ECHO, case="64 B", concurrency=1, limit=1.3)
     ]
+
+
+def test_a_plan_can_be_narrowed() -> None:
+    assert plan(["64 B"], [32], [GRPC, ECHO]) == [
+        Group((GRPC,), GRPC, "64 B", 32),
+        Group((ECHO,), ECHO, "64 B", 1, slices=4),
+    ]
+    assert plan(["64 B"], [32], [SYNC]) == [Group((SYNC,), ECHO, "64 B", 1, slices=4)]
+
+
+def test_rounds_and_slices_take_turns() -> None:
+    groups = [Group(("a", "b"), "b", "64 B", 32), Group(("c", "d"), "d", "64 B", 1, slices=3)]
+    assert [name for _, name in schedule(groups, 2)] == [*"ab", *"cddccd", *"ba", *"dccddc"]
 
 
 def test_what_is_not_measured_is_not_expected() -> None:
