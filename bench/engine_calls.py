@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,28 @@ def _save(path: Path, row: tuple[int, ...], weight: np.ndarray[Any, Any] | None 
     return path
 
 
+def _save_convolutions(path: Path, layers: int = 5) -> Path:
+    """A small network with large intermediate results: 3x3 convolutions of 16 channels at 112x112."""
+    onnx: Any = importlib.import_module("onnx")
+    helper: Any = importlib.import_module("onnx.helper")
+    numpy_helper: Any = importlib.import_module("onnx.numpy_helper")
+    nodes: list[Any] = []
+    weights: list[Any] = []
+    for layer in range(layers):
+        source = f"a{layer - 1}" if layer else "x"
+        weight = np.full((16, 16 if layer else 3, 3, 3), 0.01, np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{layer}"))
+        stride = [1, 1] if layer else [2, 2]
+        names = [source, f"w{layer}"], [f"a{layer}"]
+        nodes.append(helper.make_node("Conv", *names, strides=stride, pads=[1, 1, 1, 1]))
+    nodes.append(helper.make_node("GlobalAveragePool", [f"a{layers - 1}"], ["y"]))
+    x = helper.make_tensor_value_info("x", 1, ["n", 3, 224, 224])
+    y = helper.make_tensor_value_info("y", 1, ["n", 16, 1, 1])
+    graph = helper.make_graph(nodes, "engine", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def _session(path: Path, *, arena: bool = False, pattern: bool = False) -> Any:
     ort: Any = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
@@ -67,7 +90,7 @@ def _session(path: Path, *, arena: bool = False, pattern: bool = False) -> Any:
 def interleaved(calls: Mapping[str, Call], number: int) -> dict[str, float]:
     """Median time of a call, us: in each of 9 rounds, ``number`` calls of each in turn."""
     for call in calls.values():
-        for _ in range(20):
+        for _ in range(3):
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(_ROUNDS):
@@ -127,8 +150,10 @@ def _cycle_memory(path: Path, arena: bool, trim: bool) -> str:
         if not cycle:  # the first fills ONNX Runtime's own tables: what remains then is where growth starts
             trim_heap(0)
         growth.append(_resident())
-    base = growth[0]
-    return f"loaded {loaded - base:5.0f}   after unload: last {growth[-1] - base:5.0f}, worst {max(growth) - base:5.0f}"
+    first, last, worst = growth[0], growth[-1], max(growth)
+    return (
+        f"loaded {loaded - first:5.0f}   after unload: last {last - first:5.0f}, worst {worst - first:5.0f}"
+    )
 
 
 def _compare_calls(directory: Path) -> None:
@@ -144,6 +169,20 @@ def _compare_calls(directory: Path) -> None:
         print(f"{title:14}" + "".join(f"{result[name]:28.2f}" for name in names))
 
 
+def _compare_arena(directory: Path) -> None:
+    path = _save_convolutions(directory / "convolutions.onnx")
+    print("\nms a call of a network of convolutions")
+    for rows in (1, 8):
+        x = np.ones((rows, 3, 224, 224), np.float32)
+        calls: dict[str, Call] = {}
+        for arena in (True, False):
+            for pattern in (True, False):
+                run = _session(path, arena=arena, pattern=pattern).run
+                calls[f"arena {arena}, pattern {pattern}"] = partial(run, ["y"], {"x": x})
+        result = interleaved(calls, 2)
+        print(f"{rows} rows: " + "; ".join(f"{name}: {us / 1e3:.2f}" for name, us in result.items()))
+
+
 def _compare_memory(directory: Path) -> None:
     path = _save(directory / "large.onnx", (64,), np.ones((64, 80 << 10), np.float32))
     print(f"\nMB over {_CYCLES} cycles of load, run and unload; the model has {path.stat().st_size >> 20} MB")
@@ -154,13 +193,14 @@ def _compare_memory(directory: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run both comparisons; with arguments (in a process of its own) one memory measurement."""
+    """Run all comparisons; with arguments (in a process of its own) one memory measurement."""
     if arguments:
         path, arena, trim = arguments
         print(_cycle_memory(Path(path), arena == "1", trim == "1"))
         return
     with tempfile.TemporaryDirectory() as directory:
         _compare_calls(Path(directory))
+        _compare_arena(Path(directory))
         _compare_memory(Path(directory))
 
 

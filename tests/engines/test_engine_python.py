@@ -404,3 +404,11 @@ def test_declarations_may_be_made_in_load(tmp_path: Path) -> None:
     options: dict[str, Any] = {"width": 3}
     servable = load(path, ModelConfig(engine=EngineConfig(options=options)))
     assert servable.metadata.inputs == (TensorSpec("x", "int8", (3,)),)
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    servable = load(write(tmp_path, example), ModelConfig(engine=EngineConfig(options={"scale": 2})))
+    assert servable.run({"x": np.ones((2, 16), np.float32)}, ["score"])[0].tolist() == [32, 32]
+    servable.close()
