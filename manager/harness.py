@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tensorwire.manager")
 
+#: What is found out before anything is loaded, such as a directory without a model, does not pass either.
+#: (A model's own load() fails with it too, and may succeed when whatever it needs is back.)
+PERMANENT_BEFORE_LOADING: Final = frozenset({StatusCode.FAILED_PRECONDITION})
 #: Errors that the same files and the same configuration give again, however often they are tried.
 PERMANENT: Final = frozenset(
     {
         StatusCode.INVALID_ARGUMENT,
         StatusCode.NOT_FOUND,
-        StatusCode.FAILED_PRECONDITION,
         StatusCode.OUT_OF_RANGE,
         StatusCode.UNIMPLEMENTED,
         StatusCode.DATA_LOSS,
@@ -52,11 +54,12 @@ class RetryConfig(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a load thread brings back: a handle, a lack of memory, or an error."""
+    """What a load thread brings back: a handle, a lack of memory, or an error (``final``: for good)."""
 
     handle: ServableHandle | None = None
     blocked: bool = False
     error: RpcError | None = None
+    final: bool = False
 
 
 class LoaderHarness:
@@ -148,7 +151,8 @@ class LoaderHarness:
         elif outcome.blocked:
             self._block()
         else:
-            self._fail(outcome.error or InternalError("the load thread ended without a result"))
+            error = outcome.error or InternalError("the load thread ended without a result")
+            self._fail(error, outcome.final or self.attempts > self._retry.retries)
 
     def work(self, progress: Callable[[], None]) -> Outcome:
         """Estimate, reserve, load and warm up. Runs on a load thread; never raises.
@@ -156,17 +160,20 @@ class LoaderHarness:
         Args:
             progress: called when the engine has loaded the version and the warm-up begins.
         """
+        final = PERMANENT | PERMANENT_BEFORE_LOADING
         try:
             size = self.loader.estimate()
             self.estimate = size
             if not self._budget.can_ever_fit(size):
-                return Outcome(error=self._too_large(size))
+                return Outcome(error=self._too_large(size), final=True)
             if not self._budget.reserve(self.key, size):
                 return Outcome(blocked=True)
+            final = PERMANENT
             return Outcome(handle=self._load(size, progress))
-        except Exception as error:  # noqa: BLE001 - the boundary to engines and models: translated here
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - engines and models: translated here
             self._budget.release(self.key)
-            return Outcome(error=self._translate(error))
+            error = self._translate(failure)
+            return Outcome(error=error, final=error.code in final)
 
     def unload(self) -> None:
         """Close the servable and give its memory back. Runs on an unload thread; never raises."""
@@ -202,7 +209,7 @@ class LoaderHarness:
         if self._cancelled.is_set():
             raise AbortedError("the load was cancelled")
 
-    def _translate(self, error: Exception) -> RpcError:
+    def _translate(self, error: Exception | SystemExit) -> RpcError:
         if isinstance(error, RpcError):
             return error
         if isinstance(error, MemoryError):
@@ -232,11 +239,10 @@ class LoaderHarness:
         if self.state is State.WAITING:
             _log.warning("%s:%d: %s", self.model, self.version, self.reason)
 
-    def _fail(self, error: RpcError) -> None:
+    def _fail(self, error: RpcError, final: bool) -> None:
         if self.state is State.CANCELLING:
             self._apply(Event.FAIL)
             return
-        final = error.code in PERMANENT or self.refused_for_size or self.attempts > self._retry.retries
         if final:
             self.reason = str(error)
             self._apply(Event.FAIL)

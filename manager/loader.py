@@ -98,6 +98,8 @@ class Loader:
             return self._handle(servable, effective, warm_up.run_single(), ram_bytes)
         sizes = batch_sizes(batching.max_batch_size or 1, batching.allowed_batch_sizes)
         try:
+            if not self.config.batching.enabled and sizes[-1] > 1:
+                warm_up.check_independence()
             costs = warm_up.run_batches(sizes)
         except NotBatchable as error:
             effective = self._unbatched(servable, error)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..rpc.errors import AbortedError, InvalidArgumentError, RpcError
 from ..rpc.types import BYTES, OBJECT_DTYPE, STRING, ModelMetadata, TensorSpec, dtype_of
+from .independence import dependent_output, two_rows
 
 if TYPE_CHECKING:
     from .engines.base import Servable
@@ -182,6 +183,28 @@ class WarmUp:
                 ) from error
             self._check_rows(outputs, rows)
         return costs
+
+    def check_independence(self) -> None:
+        """Run two rows together and apart.
+
+        Raises:
+            NotBatchable: a row's answer depends on the row beside it.
+        """
+        samples = self._samples
+        rows = two_rows(self._servable.metadata) if samples is None else _resize(samples, 2)
+        try:
+            name = dependent_output(lambda inputs: self._timed(inputs)[0], rows, self._outputs)
+        except AbortedError:
+            raise
+        except RpcError as error:
+            # Generated rows need not be valid; whether the model works at all is for the batches to tell.
+            _log.debug("%s: independence of rows not checked: %s", self._name, error.message)
+            return
+        if name is not None:
+            raise NotBatchable(
+                f"a row of output {name} changes with the other rows of its batch "
+                "(if that is intended, set `[batching] enabled = true` in model.toml)"
+            )
 
     @property
     def _name(self) -> str:

@@ -12,7 +12,12 @@ from tensorwire.manager.handle import ServableHandle
 from tensorwire.manager.harness import LoaderHarness, Outcome, RetryConfig
 from tensorwire.manager.loader import Loader
 from tensorwire.manager.states import TRANSITIONS, Event, IllegalTransition, State
-from tensorwire.rpc.errors import InternalError, InvalidArgumentError, UnavailableError
+from tensorwire.rpc.errors import (
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 
 
 def nothing() -> None:
@@ -73,7 +78,7 @@ EVENTS: dict[Event, Callable[[Rig], None]] = {
     Event.WARMED: lambda rig: rig.harness.finish(Outcome(handle=rig.handle())),
     Event.BLOCK: lambda rig: rig.harness.finish(Outcome(blocked=True)),
     Event.RETRY: lambda rig: rig.harness.finish(Outcome(error=UnavailableError("later"))),
-    Event.FAIL: lambda rig: rig.harness.finish(Outcome(error=InvalidArgumentError("never"))),
+    Event.FAIL: lambda rig: rig.harness.finish(Outcome(error=InvalidArgumentError("never"), final=True)),
     Event.RETIRE: lambda rig: rig.harness.retire(),
     Event.RELEASED: lambda rig: rig.harness.released(),
 }
@@ -246,6 +251,25 @@ def test_a_close_that_fails_does_not_hide_why_the_load_failed(rig: Rig) -> None:
 
     rig.engine.options["m", 1] = {"compute": compute}
     assert "the first error" in rig.load().reason
+
+
+def test_a_failed_precondition_is_final_only_before_the_load(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.engine.failures["m", 1] = [FailedPreconditionError("load() failed: the database is away")]
+    assert rig.load().state is State.WAITING
+    rig.now += 1
+
+    def no_model(path: Path, config: ModelConfig) -> int:
+        raise FailedPreconditionError("no model.onnx")
+
+    monkeypatch.setattr(rig.engine, "estimate_ram", no_model)
+    assert rig.attempt().state is State.FAILED
+
+
+def test_a_model_that_ends_the_interpreter_fails_its_load_only(rig: Rig) -> None:
+    rig.engine.failures["m", 1] = [SystemExit(3)]
+    assert "INTERNAL: SystemExit: 3" in rig.load().reason
 
 
 def test_its_name_in_logs(rig: Rig) -> None:

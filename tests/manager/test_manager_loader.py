@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fake_engine import Array, FakeEngine, FakeServable, add_version, fail_with
 from tensorwire.manager.config import BatchingConfig, LimitsConfig, ModelConfig, WorkersConfig
+from tensorwire.manager.independence import dependent_output, two_rows
 from tensorwire.manager.loader import Loader, apply_live, needs_reload
 from tensorwire.manager.warmup import WARMUP_NAME, batch_sizes, load_samples, make_inputs
 from tensorwire.rpc.errors import AbortedError, InternalError, InvalidArgumentError
@@ -48,7 +49,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_every_allowed_size_is_run_and_measured(bench: Bench) -> None:
     bench.batching = BatchingConfig(allowed_batch_sizes=(1, 4, 8))
     handle = bench.warm(ram_bytes=7)
-    assert sorted(set(bench.rows)) == [1, 4, 8]
+    assert {1, 4, 8} <= set(bench.rows)
     assert handle.costs == {1: 0.25, 4: 0.25, 8: 0.25}
     assert handle.metadata.max_batch_size == 8
     assert handle.metadata.batched
@@ -60,8 +61,8 @@ def test_every_allowed_size_is_run_and_measured(bench: Bench) -> None:
 
 def test_without_allowed_sizes_the_smallest_and_the_largest_are_run(bench: Bench) -> None:
     bench.batching = BatchingConfig(max_batch_size=32)
-    bench.warm()
-    assert sorted(set(bench.rows)) == [1, 32]
+    assert sorted(bench.warm().costs) == [1, 32]
+    assert {1, 32} <= set(bench.rows)
 
 
 def test_sizes_to_run() -> None:
@@ -117,6 +118,66 @@ def test_batching_that_was_asked_for_must_work(bench: Bench, compute: Any, batch
     bench.batching = batching
     with pytest.raises(InvalidArgumentError, match=r"cannot be batched.*\[batching\] enabled = false"):
         bench.warm()
+
+
+def mean_over_rows(inputs: dict[str, Array]) -> list[Array]:
+    return [inputs["x"] - inputs["x"].mean(axis=0) + 1]
+
+
+def running_sum(inputs: dict[str, Array]) -> list[Array]:
+    return [np.cumsum(inputs["x"], axis=0)]
+
+
+@pytest.mark.parametrize("compute", [mean_over_rows, running_sum])
+def test_rows_that_depend_on_each_other_are_not_put_together(bench: Bench, compute: Any) -> None:
+    bench.options["compute"] = compute
+    assert bench.warm().config.batching.enabled is False
+    bench.batching = BatchingConfig(max_batch_size=4)
+    with pytest.raises(InvalidArgumentError, match="a row of output y changes with the other rows"):
+        bench.warm()
+    bench.batching = BatchingConfig(enabled=True)
+    assert bench.warm().config.batching.enabled is True
+
+
+def test_samples_show_dependence_too(bench: Bench) -> None:
+    np.savez(bench.directory / WARMUP_NAME, x=np.array([[1, 2], [3, 4]], np.float32))
+    bench.options["compute"] = running_sum
+    assert bench.warm().config.batching.enabled is False
+
+
+def test_random_answers_and_rounding_say_nothing_about_rows(bench: Bench) -> None:
+    generator = np.random.default_rng()
+    bench.options["compute"] = lambda inputs: [generator.standard_normal(inputs["x"].shape)]
+    assert bench.warm().config.batching.enabled is True
+    bench.options["compute"] = lambda inputs: [inputs["x"] * (1 + 0.01 * len(inputs["x"]) / 256)]
+    assert bench.warm().config.batching.enabled is True
+
+
+def test_independence_of_every_kind_of_output() -> None:
+    specs = (
+        TensorSpec("s", "string", (None,)),
+        TensorSpec("i", "int8", (None, 2)),
+        TensorSpec("c", "complex64", (None,)),
+    )
+    rows = two_rows(FakeServable("m", 1, inputs=specs).metadata)
+    assert rows["s"].tolist() == ["", "1"]
+    assert rows["i"].tolist() == [[0, 0], [1, 1]]
+    nan = np.full(2, np.nan)
+
+    def run(inputs: dict[str, Array]) -> list[Array]:
+        return [inputs["s"], inputs["i"], inputs["c"], nan[: len(inputs["s"])], np.zeros(())]
+
+    assert dependent_output(run, rows, list("sicno")) is None
+
+    def joined(inputs: dict[str, Array]) -> list[Array]:
+        return [np.array(["".join(inputs["s"])] * len(inputs["s"]), object)]
+
+    assert dependent_output(joined, rows, ["s"]) == "s"
+
+    def infinite(inputs: dict[str, Array]) -> list[Array]:
+        return [np.full(len(inputs["i"]), np.inf if len(inputs["i"]) > 1 else 1.0)]
+
+    assert dependent_output(infinite, rows, ["y"]) == "y"
 
 
 def test_ones_where_zeros_are_wrong(bench: Bench) -> None:
