@@ -103,8 +103,8 @@ class OnnxServable:
 
     def run(self, inputs: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Compute one batch; see :class:`.base.Servable`."""
-        # ONNX Runtime reads swapped bytes as they are, turns bytes into "b'...'", and finds a missing input only
-        # in the operator that needs it, as a failure of the model: so these are checked here.
+        # ONNX Runtime reads swapped bytes as they are, turns bytes into "b'...'", and finds a missing input
+        # only in the operator that needs it, as a failure of the model: so these are checked here.
         try:
             for name, dtype in self._required:
                 if inputs[name].dtype != dtype:
