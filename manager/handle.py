@@ -151,7 +151,6 @@ class ServableHandle:
         """Close the servable and let go of it. Called once, when nobody holds a reference."""
         servable = self.servable
         self.servable = ClosedServable(self.metadata)
-        self.slot = None
         servable.close()
 
     def _take_notification(self) -> Callable[[], None] | None:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Self
 
-from ..rpc.errors import UnavailableError
+from ..rpc.errors import NotFoundError, UnavailableError
 from ..rpc.types import VersionStatus
 from .config import RouteConfig
 from .controller import Controller, Job, Surroundings
@@ -74,6 +74,7 @@ class Manager:
         self._ready = threading.Condition()
         self._started = False
         self._closed = False
+        self._was_ready = False
         self._deadline: float | None = None
         self._control: threading.Thread | None = None
         self._poller: threading.Thread | None = None
@@ -105,9 +106,15 @@ class Manager:
         return self._controller.config
 
     def start(self) -> None:
-        """Start the threads. Returns at once; :meth:`wait_ready` waits for the models."""
+        """Start the threads. Returns at once; :meth:`wait_ready` waits for the models.
+
+        Raises:
+            NotFoundError: the repository is not a directory. (One that vanishes later is waited for.)
+        """
         if self._started:
             raise RuntimeError("the manager was started before; make a new one")
+        if not self.config.repository.is_dir():
+            raise NotFoundError(f"{self.config.repository}: no such directory; expected a model repository")
         self._started = True
         self._control = threading.Thread(target=self._control_loop, name="tensorwire-manager", daemon=True)
         self._poller = threading.Thread(target=self._poll_loop, name="tensorwire-source", daemon=True)
@@ -142,6 +149,15 @@ class Manager:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that was wanted at the start has served or failed for good.
+
+        Stays true while versions come and go later: what a load balancer's health check needs, where
+        :meth:`wait_ready` answers for this moment.
+        """
+        return (self._was_ready or self._controller.ready) and not self._closed
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until every wanted version serves or has failed for good.
@@ -258,6 +274,7 @@ class Manager:
             except Exception:  # noqa: BLE001 - one fault must not end the service of every model
                 _log.exception("the manager's control thread met an unexpected error and goes on")
             if controller.ready:
+                self._was_ready = True
                 with self._ready:
                     self._ready.notify_all()
         if not controller.finished:

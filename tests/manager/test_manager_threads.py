@@ -317,15 +317,42 @@ def test_retries_happen_by_themselves(tmp_path: Path, engine: FakeEngine) -> Non
         assert manager.status()[0].state == "AVAILABLE"
 
 
-def test_a_missing_repository_is_served_when_it_appears(tmp_path: Path, engine: FakeEngine) -> None:
-    repository = tmp_path / "later"
+def test_a_repository_that_is_not_there_is_refused(tmp_path: Path, engine: FakeEngine) -> None:
+    manager = make(tmp_path / "misspelt", engine)
+    with pytest.raises(NotFoundError, match="misspelt: no such directory"):
+        manager.start()
+    manager.close()
+
+
+def test_a_repository_that_vanishes_is_waited_for(tmp_path: Path, engine: FakeEngine) -> None:
+    repository = tmp_path / "repository"
+    add_version(repository, "m", 1)
     with make(repository, engine) as manager:
         assert manager.wait_ready(WAIT)
-        assert manager.status() == []
-        add_version(repository, "m", 1)
+        repository.rename(tmp_path / "away")
         manager.rescan()
         assert manager.wait_ready(WAIT)
-        assert manager.snapshot.resolve("m", None, None, None, 0.0).version == 1
+        assert manager.snapshot.resolve("m").version == 1
+        (tmp_path / "away").rename(repository)
+        add_version(repository, "m", 2)
+        manager.rescan()
+        assert manager.wait_ready(WAIT)
+        assert manager.snapshot.resolve("m").version == 2
+
+
+def test_health_stays_good_while_versions_come_and_go(tmp_path: Path, engine: FakeEngine) -> None:
+    add_version(tmp_path, "m", 1)
+    gate = engine.gates["m", 2] = threading.Event()
+    with make(tmp_path, engine) as manager:
+        assert manager.wait_ready(WAIT)
+        assert manager.ready
+        add_version(tmp_path, "m", 2)
+        manager.rescan()
+        eventually(lambda: ("m", 2) in engine.loads, "the load")
+        assert not manager.wait_ready(0)
+        assert manager.ready
+        gate.set()
+    assert not manager.ready
 
 
 def test_a_manager_is_started_once_and_may_never_be(tmp_path: Path, engine: FakeEngine) -> None:
