@@ -9,6 +9,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+Latencies = np.ndarray[tuple[int], np.dtype[np.float64]]
+
 
 class Recorder:
     """Latencies of one measurement, in seconds.
@@ -16,8 +18,9 @@ class Recorder:
     A growing array of doubles: one append costs about 30 ns, keeps every sample exactly and makes no
     Python object that lives on. Percentiles are computed once, afterwards.
 
-    Samples that end before :meth:`begin` are the warm-up and are dropped; those after :meth:`end` belong
-    to the calls that were still in flight, and are ignored.
+    Samples that end before :meth:`begin` are the warm-up and are dropped. Calls that were in flight at
+    :meth:`end` are outside of the throughput and the percentiles, but count for the maximum and the errors:
+    otherwise a system that left calls hanging would look better for it.
     """
 
     def __init__(self) -> None:
@@ -26,7 +29,6 @@ class Recorder:
         self.record = self._samples.append
         self.errors: dict[str, int] = {}
         self._counted = 0
-        self._errors_counted: dict[str, int] = {}
 
     def error(self, code: str) -> None:
         """Count a failed call; failed calls have no latency."""
@@ -43,15 +45,14 @@ class Recorder:
         self.errors.clear()
 
     def end(self) -> None:
-        """The measured part is over: freeze what was recorded."""
+        """The measured part is over."""
         self._counted = len(self._samples)
-        self._errors_counted = dict(self.errors)
 
     def summary(self, seconds: float, cpu: CpuUse) -> Measurement:
         """Statistics of the measured part, which took ``seconds`` and used ``cpu``."""
         # A copy: a view would pin the array, which callers still in flight append to.
-        samples = np.array(self._samples[: self._counted], np.float64)
-        return summarise(samples, seconds, cpu, self._errors_counted)
+        samples = np.array(self._samples, np.float64)
+        return summarise(samples[: self._counted], seconds, cpu, self.errors, samples[self._counted :])
 
 
 class CpuUse(NamedTuple):
@@ -83,18 +84,24 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise(
-    samples: np.ndarray[tuple[int], np.dtype[np.float64]],
+    samples: Latencies,
     seconds: float,
     cpu: CpuUse,
     errors: dict[str, int],
+    late: Latencies | None = None,
 ) -> Measurement:
-    """Statistics over latencies in seconds. Percentiles are observed values, never interpolated."""
+    """Statistics over latencies in seconds. Percentiles are observed values, never interpolated.
+
+    ``late`` are calls that ended after the measured part; they count for the maximum only.
+    """
     count = len(samples)
     if count:
         levels = np.percentile(samples, (50, 90, 99, 99.9, 100), method="higher")
         p50, p90, p99, p999, largest = (float(level) for level in levels)
     else:
         p50 = p90 = p99 = p999 = largest = 0.0
+    if late is not None and len(late):
+        largest = max(largest, float(late.max()))
     per_request = 1 / count if count else 0.0
     return Measurement(
         requests=count,
@@ -105,7 +112,7 @@ def summarise(
         p99=p99,
         p999=p999,
         max=largest,
-        errors=errors,
+        errors=dict(errors),
         server_cpu_per_request=cpu.server * per_request,
         client_cpu_per_request=cpu.client * per_request,
         other_cores=cpu.others / seconds,

@@ -46,8 +46,20 @@ def test_recorder_counts_between_begin_and_end_only() -> None:
     recorder.record(9.0)
     recorder.error("INTERNAL")
     measurement = recorder.summary(1.0, NO_CPU)
-    assert (measurement.requests, measurement.max) == (2, 2.0)
-    assert measurement.errors == {"UNAVAILABLE": 1}
+    assert (measurement.requests, measurement.throughput, measurement.p999) == (2, 2.0, 2.0)
+    assert measurement.errors["UNAVAILABLE"] == 1
+
+
+def test_calls_left_hanging_show_in_the_maximum_and_the_errors() -> None:
+    recorder = Recorder()
+    recorder.begin()
+    recorder.record(1.0)
+    recorder.end()
+    recorder.record(9.0)
+    recorder.error("DEADLINE_EXCEEDED")
+    measurement = recorder.summary(1.0, NO_CPU)
+    assert (measurement.requests, measurement.p999, measurement.max) == (1, 1.0, 9.0)
+    assert measurement.errors == {"DEADLINE_EXCEEDED": 1}
     recorder.record(9.0)  # the statistics hold no view that would stop the array from growing
 
 
