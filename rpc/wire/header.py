@@ -189,7 +189,9 @@ def _checked_dtype(tensor: TensorHeader) -> np.dtype[Any]:
 
 def _checked_shape(tensor: TensorHeader) -> tuple[int, ...]:
     if len(tensor.shape) >= MAX_RANK:
-        raise ProtocolError(f"tensor {tensor.name!r} has more than {MAX_RANK} dimensions")
+        raise ProtocolError(
+            f"tensor {tensor.name!r} has {len(tensor.shape)} dimensions; at most {MAX_RANK - 1} are allowed"
+        )
     if any(not 0 <= dim <= MAX_TENSOR_NBYTES for dim in tensor.shape):
         raise ProtocolError(f"tensor {tensor.name!r} has an impossible shape {list(tensor.shape)}")
     return tensor.shape
