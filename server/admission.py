@@ -24,7 +24,9 @@ class Load:
         "workers",
     )
 
-    def __init__(self, subject: str, *, max_queued_rows: int, max_in_flight: int, workers: int) -> None:
+    def __init__(
+        self, subject: str, *, max_queued_rows: int = 1, max_in_flight: int = 1, workers: int = 1
+    ) -> None:
         """``subject``: how error messages call the version."""
         self.subject = subject
         self.max_queued_rows = max_queued_rows

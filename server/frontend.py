@@ -162,7 +162,13 @@ class FrontEnd:
             self._shut_down(socket)
 
     def _step(self, drained: Drained) -> bool:
-        """Handle what has arrived; whether there was anything."""
+        """Handle what has arrived.
+
+        Returns:
+            Whether anything was done. Then look again before waiting: sending can swallow the signal that
+            something has arrived.
+        """
+        busy = bool(drained.bundles or drained.controls or drained.more or self._finished or self._posted)
         for message in drained.controls:
             self._on_control(message)
         if drained.bundles:
@@ -175,9 +181,10 @@ class FrontEnd:
             self._posted.popleft()()
         if self._touched:
             self._dispatch()
+            busy = True
         if self._pump.holding:
             self._pump.flush()
-        return bool(drained.bundles or drained.controls or drained.more or self._finished or self._posted)
+        return busy
 
     def _clear_wake(self) -> None:
         try:
@@ -187,7 +194,7 @@ class FrontEnd:
 
     def _timeout_ms(self) -> int | None:
         """How long to wait for the next event; also puts schedulers whose time has come on the list."""
-        if self._finished or self._posted:
+        if self._finished or self._posted or self._stopping:
             return 0
         now = time.monotonic()
         wake_at: float | None = now + _FLUSH_INTERVAL if self._pump.holding else None
@@ -297,7 +304,18 @@ class FrontEnd:
 
     def retire(self, handle: ServableHandle) -> None:
         """Let go of a version that is not published any more once its requests are answered; any thread."""
-        self.post(lambda: self._retire(handle))
+        if self._thread is not None:
+            self.post(lambda: self._retire(handle))
+
+    def reconfigure(self) -> None:
+        """Take over settings that have changed on live versions; any thread."""
+        if self._thread is not None:
+            self.post(self._reconfigure)
+
+    def _reconfigure(self) -> None:
+        for runtime in self._runtimes.values():
+            if runtime.reconfigure():
+                self._touched[runtime] = None
 
     def _retire(self, handle: ServableHandle) -> None:
         runtime = self._runtimes.get(handle)
@@ -344,7 +362,7 @@ class FrontEnd:
 
     def _complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
         runtime.account(batch, outcome)
-        runtime.scheduler.worker_idle(worker)
+        runtime.worker_done(worker)
         if runtime.scheduler.queued_requests:
             self._touched[runtime] = None
         compute_us = int(outcome.compute_seconds * 1e6)

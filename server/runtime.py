@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 import numpy.typing as npt
 
+from ..manager.config import ModelConfig
 from ..manager.handle import ServableHandle
 from ..rpc.pump import ReplyTemplate
 from ..rpc.types import OBJECT_DTYPE, name_of_dtype
@@ -51,19 +52,10 @@ class VersionRuntime:
     """
 
     def __init__(self, handle: ServableHandle, finished: Finished, inline_budget: float) -> None:
-        config = handle.config
-        batching, limits = config.batching, config.limits
         self.handle = handle
         self.bindings = Bindings(handle.metadata)
-        self.max_batch_size = batching.max_batch_size or 1
-        self.scheduler = Scheduler(BatchPolicy(self.max_batch_size, batching.max_queue_delay))
-        count = config.workers.count or 1
-        self.load = Load(
-            f"model {handle.model!r}",
-            max_queued_rows=limits.max_queued_rows,
-            max_in_flight=limits.max_in_flight,
-            workers=count,
-        )
+        self.scheduler = Scheduler(BatchPolicy(1))
+        self.load = Load(f"model {handle.model!r}")
         self.counters = VersionCounters()
         self.wake_at: float | None = None
         #: Not published any more.
@@ -71,17 +63,50 @@ class VersionRuntime:
         #: Batch keys of the scheduler -> how such batches are run.
         self._binding_of_key: dict[Hashable, Binding] = {}
         self._templates: dict[Hashable, ReplyTemplate] = {}
-        self._workers: list[Worker] = [
-            ThreadWorker(number, f"{handle.model}:{handle.version}#{number}", handle, finished)
-            for number in range(count)
-        ]
-        for number in reversed(range(count)):
-            self.scheduler.worker_idle(number)
-        self._inline_seconds = inline_budget
+        self._finished = finished
+        self._workers: dict[int, Worker] = {}
+        self._next_worker = 0
         self._cost = CostModel(handle.costs)
+        self.load.row_seconds = self._cost.row_seconds
+        self._inline_seconds = inline_budget
         self._inline_rows = self._cost.rows_within(inline_budget) if handle.servable.releases_gil else 0
         self._inline_from = 0.0
-        self.load.row_seconds = self._cost.row_seconds
+        self._config: ModelConfig | None = None
+        self.reconfigure()
+
+    def reconfigure(self) -> bool:
+        """Take over the handle's settings; whether they have changed."""
+        config = self.handle.config
+        if config is self._config:
+            return False
+        self._config = config
+        batching, limits = config.batching, config.limits
+        self.max_batch_size = batching.max_batch_size or 1
+        self.scheduler.policy = BatchPolicy(self.max_batch_size, batching.max_queue_delay)
+        self.load.max_queued_rows = limits.max_queued_rows
+        self.load.max_in_flight = limits.max_in_flight
+        self._resize(config.workers.count or 1)
+        return True
+
+    def _resize(self, count: int) -> None:
+        self.load.workers = count
+        while len(self._workers) < count:
+            number = self._next_worker
+            self._next_worker += 1
+            name = f"{self.handle.model}:{self.handle.version}#{number}"
+            self._workers[number] = ThreadWorker(number, name, self.handle, self._finished)
+            self.scheduler.worker_idle(number)
+        # Those that are busy leave when their batch is done.
+        for number in list(self._workers)[count:]:
+            if self.scheduler.worker_lost(number):
+                self._workers.pop(number).stop()
+
+    def worker_done(self, worker: int) -> None:
+        """A worker has finished its batch: it is idle, or leaves if there are too many."""
+        if len(self._workers) > self.load.workers:
+            self._workers.pop(worker).stop()
+        else:
+            self.scheduler.worker_idle(worker)
 
     @property
     def worker_count(self) -> int:
@@ -167,10 +192,10 @@ class VersionRuntime:
 
     def stop(self) -> None:
         """End the workers; returns at once."""
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.stop()
 
     def join(self, timeout: float) -> bool:
         """Wait for the workers' end; whether all have ended."""
         until = time.monotonic() + timeout
-        return all(worker.join(max(0.0, until - time.monotonic())) for worker in self._workers)
+        return all(worker.join(max(0.0, until - time.monotonic())) for worker in self._workers.values())

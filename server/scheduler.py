@@ -129,10 +129,16 @@ class Scheduler:
         """A worker has joined or finished its batch."""
         self._idle.append(worker)
 
-    def worker_lost(self, worker: int) -> None:
-        """A worker has left; what it was running is the caller's to re-queue with :meth:`add`."""
-        if worker in self._idle:
-            self._idle.remove(worker)
+    def worker_lost(self, worker: int) -> bool:
+        """A worker has left, or is to leave.
+
+        Returns:
+            Whether it was idle. What a busy one was running is the caller's to queue again with :meth:`add`.
+        """
+        if worker not in self._idle:
+            return False
+        self._idle.remove(worker)
+        return True
 
     def cancel(self, peer: bytes, first_id: int, count: int) -> list[Slice]:
         """Take requests out of the queue.

@@ -1,0 +1,326 @@
+"""What the sync and the async client share: calls in, messages out; messages in, answers out. No I/O.
+
+The owner serialises all use (a lock, or an event loop), sends what :meth:`Channel.flush` gives and feeds
+:meth:`Channel.receive` with what arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..rpc.errors import (
+    DeadlineExceededError,
+    ProtocolError,
+    RpcError,
+    UnavailableError,
+    error_from_code,
+)
+from ..rpc.wire.extra import ControlCall, decode_error, decode_result, encode_body
+from ..rpc.wire.header import Interner, Layout, ReplySignature
+from ..rpc.wire.message import (
+    INLINE_LIMIT,
+    Buffer,
+    build,
+    build_control,
+    read_prefix,
+    read_rows,
+    read_tensors,
+)
+from ..rpc.wire.prefix import MAGIC, MAX_COUNT, PREFIX, PREFIX_SIZE, VERSION, Kind, aligned
+from .pending import ID_BITS, Call, Envelope, Pending, fail
+from .requests import Template
+
+Array = npt.NDArray[Any]
+
+#: A message carries at most this many bytes of fused requests; more of them make several messages.
+_FUSED_BYTES: Final = 1 << 20
+_FUSED_CALLS: Final = min(4096, MAX_COUNT)
+_REPLY: Final = int(Kind.REPLY)
+_REQUEST: Final = int(Kind.REQUEST)
+#: Timeouts that do not fit are as good as none.
+_MAX_TIMEOUT: Final = 1e12
+_unit_rows: dict[tuple[int, int], bytes] = {}
+
+
+class Channel:
+    """Templates, open groups, pending calls and the replies' headers of one connection."""
+
+    def __init__(self, address: str, fuse: bool) -> None:
+        self._address = address
+        self._fuse = fuse
+        self._open: list[Envelope] = []
+        self._replies: Interner[ReplySignature] = Interner(ReplySignature)
+        self.pending = Pending()
+        #: None while connected; else why not.
+        self.down: str | None = f"no connection to {address} yet"
+        #: Replies that could not be read or that nobody waits for.
+        self.stray = 0
+
+    # ---------------------------------------------------------------- out
+
+    def enqueue(self, call: Call, template: Template, arrays: list[Array], timeout: float | None) -> Envelope:
+        """Add a call to what the next :meth:`flush` sends."""
+        if self._fuse and template.fusable:
+            group: Envelope | None = template.group
+            if (
+                group is not None
+                and group.timeout == timeout
+                and len(group.calls) < _FUSED_CALLS
+                and len(group.calls) * template.nbytes < _FUSED_BYTES
+            ):
+                group.calls.append(call)
+                group.arrays += arrays
+                return group
+        group = Envelope(template, timeout)
+        group.calls.append(call)
+        group.arrays += arrays
+        template.group = group
+        self._open.append(group)
+        return group
+
+    def flush(self, now: float) -> list[Sequence[Buffer]]:
+        """The messages for all calls that were added; from now on they are pending."""
+        opened, self._open = self._open, []
+        messages: list[Sequence[Buffer]] = []
+        for envelope in opened:
+            envelope.template.group = None
+            try:
+                first_id = self.pending.add(envelope, now)
+                messages.append(_encode(envelope, first_id))
+            except RpcError as error:
+                # An element of a bytes or string tensor can be wrong; nothing of the message was sent.
+                self.pending.envelopes.pop(envelope.number, None)
+                fail(envelope.calls, lambda error=error: error_from_code(error.code, error.message))
+            envelope.arrays = []
+        return messages
+
+    def control(
+        self, call: Call, method: str, params: dict[str, Any], timeout: float | None, now: float
+    ) -> bytes:
+        """The frame of a control call, which is pending from now on."""
+        envelope = Envelope(None, timeout)
+        envelope.calls.append(call)
+        body = encode_body(ControlCall(method, params))
+        return build_control(
+            Kind.CONTROL, self.pending.add(envelope, now), body, timeout_us=timeout_us(timeout)
+        )
+
+    def cancel(self, envelope: Envelope, call: Call) -> bytes | None:
+        """Give up a call; the CANCEL to send, or None if it was answered, or not sent, meanwhile."""
+        if call not in envelope.calls:
+            return None
+        index = envelope.calls.index(call)
+        if envelope.number not in self.pending.envelopes:
+            return None
+        self.pending.take(envelope, index, 1)
+        return build_control(Kind.CANCEL, (envelope.number << ID_BITS) + index)
+
+    # ---------------------------------------------------------------- in
+
+    def receive(self, head: memoryview, frames: Sequence[memoryview]) -> None:
+        """Answer the calls that a message is for. Strays and malformed messages are counted."""
+        try:
+            prefix = PREFIX.unpack_from(head)
+            _, _, kind, _, _, first_id, _, count, header_len, _, limit, _, _ = prefix
+            if kind == _REPLY and not frames and prefix[0] == MAGIC and prefix[1] == VERSION:
+                signature = self._replies.known.get(bytes(head[PREFIX_SIZE : PREFIX_SIZE + header_len]))
+                if signature is not None and signature.layout.groupable and count > 0:
+                    self._answer(signature.layout, head, first_id, count, header_len + prefix[9], limit)
+                    return
+            self._receive_general(head, frames)
+        except (RpcError, ValueError, IndexError) as error:
+            self.stray += 1
+            self._fail_unreadable(head, error)
+        except Exception:
+            self.stray += 1
+            raise
+
+    def _answer(
+        self, layout: Layout, head: memoryview, first_id: int, count: int, meta_len: int, limit: int
+    ) -> None:
+        """A reply with inline tensors whose header is known."""
+        rows_at = PREFIX_SIZE + meta_len
+        start = rows_at + 4 * count
+        raw = bytes(head[rows_at:start])
+        if raw != _rows_of(1, count):
+            self._receive_general(head, ())
+            return
+        slices, end, framed = layout.place(count, start, limit)
+        if framed or end != len(head):
+            raise ProtocolError(f"reply of {len(head)} bytes, its contents add up to {end}")
+        found = self.pending.find(first_id, count)
+        if found is None:
+            self.stray += 1
+            return
+        blocks = [
+            np.frombuffer(head, dtype, elements * count, place.start if place else 0).reshape(count, *shape)
+            for place, dtype, elements, shape in zip(
+                slices, layout.dtypes, layout.row_elements, layout.shapes, strict=True
+            )
+        ]
+        calls = self.pending.take(*found, count)
+        if len(blocks) == 1:
+            name, block = layout.names[0], blocks[0]
+            for index, call in enumerate(calls):
+                if call is not None and not call.done():
+                    call.set_result({name: block[index : index + 1]})
+            return
+        for index, call in enumerate(calls):
+            if call is not None and not call.done():
+                call.set_result(
+                    {name: block[index : index + 1] for name, block in zip(layout.names, blocks, strict=True)}
+                )
+
+    def _receive_general(self, head: memoryview, frames: Sequence[memoryview]) -> None:
+        prefix = read_prefix(head)
+        found = self.pending.find(prefix.id, prefix.count)
+        if found is None:
+            self.stray += 1
+            return
+        body_end = PREFIX_SIZE + prefix.header_len
+        if prefix.kind == Kind.ERROR:
+            message = decode_error(bytes(head[body_end : body_end + prefix.extra_len]))
+            fail(self.pending.take(*found, prefix.count), lambda: error_from_code(prefix.status, message))
+        elif prefix.kind == Kind.CONTROL_REPLY:
+            result = decode_result(bytes(head[PREFIX_SIZE:body_end]))
+            for call in self.pending.take(*found, prefix.count):
+                if call is not None and not call.done():
+                    call.set_result(result)
+        elif prefix.kind == Kind.REPLY:
+            layout = self._replies.get(bytes(head[PREFIX_SIZE:body_end])).layout
+            rows, total, start = read_rows(head, prefix, layout)
+            tensors = read_tensors(head, frames, layout, total, start, prefix.inline_limit)
+            self._split(found, prefix.count, layout, tensors, rows)
+        else:
+            raise ProtocolError(f"a client does not take messages of kind {prefix.kind}")
+
+    def _split(
+        self,
+        found: tuple[Envelope, int],
+        count: int,
+        layout: Layout,
+        tensors: list[Array],
+        rows: list[int] | None,
+    ) -> None:
+        calls = self.pending.take(*found, count)
+        at = 0
+        for index, call in enumerate(calls):
+            if rows is None:
+                outputs = dict(zip(layout.names, tensors, strict=True))
+            else:
+                end = at + rows[index]
+                outputs = {name: tensor[at:end] for name, tensor in zip(layout.names, tensors, strict=True)}
+                at = end
+            if call is not None and not call.done():
+                call.set_result(outputs)
+
+    def _fail_unreadable(self, head: memoryview, error: Exception) -> None:
+        """A message that cannot be read still tells whose it is: fail those calls at once."""
+        if len(head) < PREFIX_SIZE or bytes(head[:4]) != MAGIC:
+            return
+        request_id, count = int.from_bytes(head[8:16], "little"), int.from_bytes(head[24:28], "little")
+        found = self.pending.find(request_id, max(1, count))
+        if found is not None:
+            message = f"the reply of {self._address} cannot be read: {error}"
+            fail(self.pending.take(*found, max(1, count)), lambda: RpcError(message))
+
+    # ---------------------------------------------------------------- failures
+
+    def expire(self, now: float) -> None:
+        """Fail the calls whose deadline has passed."""
+        for envelope in self.pending.expired(now):
+            waited = f"no answer from {self._address} within {envelope.timeout} s"
+            if self.down is None:
+                fail(envelope.calls, lambda waited=waited: DeadlineExceededError(waited))
+            else:
+                message = f"{self.down}; {waited}; is the server running?"
+                fail(envelope.calls, lambda message=message: UnavailableError(message))
+
+    def connected(self) -> None:
+        """The connection stands."""
+        self.down = None
+
+    def disconnected(self, reason: str) -> None:
+        """The connection is gone: what waits for an answer will not get it."""
+        self.down = reason
+        self.fail_all(f"{reason} while the call was in flight")
+
+    def fail_all(self, message: str) -> None:
+        """Fail everything with UNAVAILABLE."""
+        unsent, self._open = self._open, []
+        for envelope in (*unsent, *self.pending.clear()):
+            if envelope.template is not None:
+                envelope.template.group = None
+            fail(envelope.calls, lambda: UnavailableError(message))
+
+
+def timeout_us(timeout: float | None) -> int:
+    """A timeout in seconds as on the wire: microseconds, 0 for none, at least 1 otherwise."""
+    if timeout is None or timeout >= _MAX_TIMEOUT:
+        return 0
+    return max(1, int(timeout * 1e6))
+
+
+def _rows_of(rows: int, count: int) -> bytes:
+    key = (rows, count)
+    found = _unit_rows.get(key)
+    if found is None:
+        if len(_unit_rows) > 8192:
+            _unit_rows.clear()
+        found = _unit_rows[key] = rows.to_bytes(4, "little") * count
+    return found
+
+
+def _encode(envelope: Envelope, first_id: int) -> Sequence[Buffer]:
+    """The frames of an envelope; equal to what ``wire.message.build`` gives."""
+    template: Template = envelope.template
+    arrays: list[Array] = envelope.arrays
+    count = len(envelope.calls)
+    layout = template.layout
+    wire_timeout = timeout_us(envelope.timeout)
+    if layout.rows and len(layout.names) == 1 and template.plain:
+        header, extra = template.header, template.extra
+        meta = PREFIX_SIZE + len(header) + len(extra)
+        start = meta + 4 * count
+        nbytes = template.nbytes * count
+        if nbytes <= INLINE_LIMIT:
+            prefix = PREFIX.pack(
+                MAGIC,
+                VERSION,
+                _REQUEST,
+                0,
+                0,
+                first_id,
+                wire_timeout,
+                count,
+                len(header),
+                len(extra),
+                INLINE_LIMIT,
+                0,
+                0,
+            )
+            rows = _rows_of(template.rows, count)
+            parts: list[Any] = [prefix, header, extra, rows, bytes(aligned(start) - start)]
+            for array in arrays:
+                parts.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))  # noqa: PERF401
+            return (b"".join(parts),)
+    per_call = len(layout.names)
+    payloads: list[Any] = []
+    for index in range(per_call):
+        column = arrays[index::per_call]
+        payloads.append(template.payloads(column)[0] if count == 1 else b"".join(template.payloads(column)))
+    return build(
+        Kind.REQUEST,
+        first_id=first_id,
+        count=count,
+        layout=layout,
+        header=template.header,
+        extra=template.extra,
+        rows=[template.rows] * count,
+        payloads=payloads,
+        timeout_us=wire_timeout,
+    )

@@ -1,0 +1,75 @@
+"""A DEALER with its monitor: what both clients send and receive through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from ..rpc.transport import AnyContext, connect_dealer, descriptor, readable
+from ..rpc.wire.message import Buffer
+from .channel import Channel
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+#: pyzmq copies shorter frames anyway.
+_ZERO_COPY_NBYTES: Final = 65_536
+
+
+class Link:
+    """The sockets of one client. Every use is serialised by the owner."""
+
+    def __init__(self, context: AnyContext, address: str) -> None:
+        self._address = address
+        self._socket = connect_dealer(context, address)
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        events |= zmq.EVENT_CONNECT_RETRIED
+        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(int(events))
+        self.fd = descriptor(self._socket)
+        self.monitor_fd = descriptor(self._monitor)
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Send one message. Never blocks: the pipe has no limit, what is pending is bounded by timeouts."""
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            flags = _NOBLOCK if index == last else _SEND_MORE
+            if len(frame) < _ZERO_COPY_NBYTES:
+                self._socket.send(frame, flags)
+            else:
+                self._socket.send(frame, flags, copy=False, track=False)
+
+    def receive(self, deliver: Callable[[memoryview, Sequence[memoryview]], None]) -> None:
+        """Read all messages that are there. The descriptor is edge-triggered: call this after every send
+        and whenever it becomes readable."""
+        socket: Any = self._socket
+        while readable(socket):
+            frame = socket.recv(_NOBLOCK, False, False)
+            frames: Sequence[memoryview] = ()
+            if frame.more:
+                frames = []
+                more = True
+                while more:
+                    part = socket.recv(_NOBLOCK, False, False)
+                    more = part.more
+                    frames.append(part.buffer)
+            deliver(frame.buffer, frames)
+
+    def observe(self, channel: Channel) -> None:
+        """Tell the channel what has happened to the connection."""
+        while readable(self._monitor):
+            event = parse_monitor_message(self._monitor.recv_multipart(_NOBLOCK))
+            kind = event["event"]
+            if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                channel.connected()
+            elif kind == zmq.EVENT_DISCONNECTED:
+                channel.disconnected(f"the connection to {self._address} was lost")
+            elif channel.down is not None:
+                channel.down = f"cannot connect to {self._address}"
+
+    def close(self) -> None:
+        """Close the sockets; unsent messages are dropped."""
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=0)

@@ -1,0 +1,425 @@
+"""The blocking client, for any number of threads."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import numpy.typing as npt
+import zmq
+
+from ..rpc.errors import UnavailableError
+from ..rpc.transport import AnyContext
+from .channel import Channel
+from .link import Link
+from .pending import Call, Envelope
+from .requests import Inputs, Template, Templates, encode_extra
+from .results import Health, ModelMetadata, VersionStatus, converted
+from .sentinel import DEFAULT, DefaultTimeout
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+class _Waiter:
+    """What a blocked caller waits on; lighter than a future."""
+
+    __slots__ = ("_error", "_lock", "_result", "finished")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.finished = False
+
+    def done(self) -> bool:
+        return self.finished
+
+    def set_result(self, result: Any, /) -> None:
+        self._result = result
+        self.finished = True
+        self._lock.release()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        self._error = exception
+        self.finished = True
+        self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Block until finished; whether it is."""
+        return self._lock.acquire(timeout=timeout)
+
+    def result(self) -> Any:
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                # The traceback refers to this frame: without this they would keep each other alive.
+                del self
+        return self._result
+
+
+class _CallFuture(Future[Any]):
+    """A future whose ``cancel()`` reaches the server."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._client = client
+        self.envelope: Envelope | None = None
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled and self.envelope is not None:
+            self._client._cancel(self.envelope, self)  # pyright: ignore[reportPrivateUsage]
+        return cancelled
+
+
+#: Longest that a blocked caller sleeps before it looks whether its call has expired, in seconds.
+_LONGEST_WAIT: Final = 3600.0
+
+
+class Client:
+    """Calls models on a server; thread-safe.
+
+    A caller that is alone reads its answer from the socket itself, so no thread switch lies between it and
+    the server. When several are at it, a background thread reads for all of them, and calls that queue up
+    while another thread is sending travel in one message (*fused envelope*).
+
+    Use it as a context manager, or call :meth:`close`. The connection is made at the first call.
+
+    Args:
+        address: ``tcp://HOST:PORT`` or ``ipc://PATH``.
+        timeout: seconds a call may take unless it says otherwise; None: no limit.
+        fuse: whether calls may share messages.
+        context: a ZeroMQ context to share; default: the process's own.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = 1.0,
+        fuse: bool = True,
+        context: AnyContext | None = None,
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._context: AnyContext = context or zmq.Context.instance()
+        self._channel = Channel(address, fuse)
+        self._templates = Templates()
+        #: Guards link and channel. Held for the time of a send or a receive, never while waiting.
+        self._mutex = threading.Lock()
+        self._outbox: deque[tuple[Call, Template, list[Any], float | None]] = deque()
+        self._link: Link | None = None
+        #: Somebody waits at the socket's descriptor and will deliver what arrives.
+        self._led = False
+        self._background: _Background | None = None
+        self._closed = False
+        self._poller = select.poll()
+
+    def __enter__(self) -> Self:
+        with self._mutex:
+            self._connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- calls
+
+    def predict(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | DefaultTimeout | None = DEFAULT,
+        outputs: Sequence[str] | None = None,
+        routing_key: bytes | str | None = None,
+        priority: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Outputs:
+        """Run a model.
+
+        Args:
+            model: its name.
+            inputs: input name -> array or nested list. Not copied before they are sent: do not change them
+                until the call has returned.
+            version, label: which version; neither: the default one.
+            timeout: seconds; None: no limit. The server drops what it could not start in time.
+            outputs: names of the outputs wanted, in this order; None: all.
+            routing_key: requests with equal keys go to the same version of a sticky route.
+            priority: 0 normal, 1 high.
+            metadata: free key-value pairs that travel with the request.
+
+        Returns:
+            Output name -> array. The arrays are read-only views of the message that they came in.
+
+        Raises:
+            RpcError: one of its subclasses, within the timeout: InvalidArgumentError (wrong name, dtype or
+                shape), NotFoundError, ResourceExhaustedError (overload), DeadlineExceededError,
+                UnavailableError (no server, or it is shutting down), InternalError (the model failed).
+        """
+        extra = encode_extra(routing_key, priority, metadata)
+        template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
+        waiter = _Waiter()
+        self._submit(waiter, template, arrays, self._timeout if timeout is DEFAULT else timeout)
+        return self._wait(waiter)
+
+    def submit(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | DefaultTimeout | None = DEFAULT,
+        outputs: Sequence[str] | None = None,
+        routing_key: bytes | str | None = None,
+        priority: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Future[Outputs]:
+        """Like :meth:`predict`, without waiting: a future of its result.
+
+        Cancelling the future takes the request out of the server's queue if it does not run yet.
+        """
+        extra = encode_extra(routing_key, priority, metadata)
+        template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
+        future = _CallFuture(self)
+        self._submit(future, template, arrays, self._timeout if timeout is DEFAULT else timeout)
+        self._lead_in_background()
+        return cast("Future[Outputs]", future)
+
+    def metadata(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelMetadata:
+        """Names, dtypes and shapes of a version's inputs and outputs.
+
+        Raises:
+            NotFoundError: no such model, version or label.
+        """
+        params = {"model": model, "version": version, "label": label}
+        return converted(self.control("metadata", params), ModelMetadata)
+
+    def status(self, model: str | None = None) -> list[VersionStatus]:
+        """State of every version, or of those of one model.
+
+        Raises:
+            NotFoundError: no such model.
+        """
+        return converted(self.control("status", {"model": model}), list[VersionStatus])
+
+    def health(self) -> Health:
+        """State of the server."""
+        return converted(self.control("health"), Health)
+
+    def control(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | DefaultTimeout | None = DEFAULT,
+    ) -> Any:
+        """An administrative call (docs/protocol.md lists the methods); the result as msgpack types."""
+        waiter = _Waiter()
+        limit = self._timeout if timeout is DEFAULT else timeout
+        with self._mutex:
+            link = self._connect()
+            frame = self._channel.control(waiter, method, dict(params or {}), limit, time.monotonic())
+            link.send((frame,))
+            link.receive(self._channel.receive)
+        return self._wait(waiter)
+
+    def close(self) -> None:
+        """Fail what is pending with UNAVAILABLE, close the connection, end the background thread."""
+        with self._mutex:
+            self._closed = True
+            self._channel.fail_all("the client was closed")
+            background, self._background = self._background, None
+        if background is not None:
+            background.stop()
+        with self._mutex:
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+
+    # ---------------------------------------------------------------- inside
+
+    def _connect(self) -> Link:
+        """The link, made at the first call. Called under the mutex."""
+        if self._closed:
+            raise UnavailableError("the client was closed")
+        if self._link is None:
+            self._link = Link(self._context, self._address)
+            self._poller.register(self._link.fd, select.POLLIN)
+            self._background = _Background(self, self._link)
+            self._background.start()
+        return self._link
+
+    def _submit(self, call: Call, template: Template, arrays: list[Any], timeout: float | None) -> None:
+        self._outbox.append((call, template, arrays, timeout))
+        # Whoever holds the mutex looks into the outbox again after letting go of it.
+        while self._outbox and self._mutex.acquire(blocking=False):
+            try:
+                link = self._connect()
+                self._send_outbox(link)
+            finally:
+                self._mutex.release()
+
+    def _send_outbox(self, link: Link) -> None:
+        channel = self._channel
+        outbox = self._outbox
+        while outbox:
+            call, template, arrays, timeout = outbox.popleft()
+            envelope = channel.enqueue(call, template, arrays, timeout)
+            if isinstance(call, _CallFuture):
+                call.envelope = envelope
+        for frames in channel.flush(time.monotonic()):
+            link.send(frames)
+        # Sending can swallow the signal that something has arrived.
+        link.receive(channel.receive)
+
+    def _receive(self) -> None:
+        with self._mutex:
+            if self._link is not None:
+                self._link.receive(self._channel.receive)
+                self._channel.expire(time.monotonic())
+
+    def _wait(self, waiter: _Waiter) -> Any:
+        try:
+            if not waiter.finished:
+                with self._mutex:
+                    leads, self._led = not self._led, True
+                if leads:
+                    self._lead(waiter)
+                else:
+                    self._follow(waiter)
+        except BaseException:
+            # KeyboardInterrupt, say: nobody will ask for the answer.
+            self._abandon(waiter)
+            raise
+        return waiter.result()
+
+    def _lead(self, waiter: _Waiter) -> None:
+        """Deliver what arrives until the own answer is there."""
+        try:
+            while not waiter.finished:
+                self._poller.poll(self._poll_ms())
+                self._receive()
+        finally:
+            with self._mutex:
+                if self._channel.pending.envelopes and self._background is not None:
+                    self._background.lead()
+                else:
+                    self._led = False
+
+    def _follow(self, waiter: _Waiter) -> None:
+        """Wait for somebody else to deliver the answer."""
+        while not waiter.wait(self._seconds_to_deadline()):
+            self._receive()
+
+    def _lead_in_background(self) -> None:
+        with self._mutex:
+            if self._background is None:
+                return
+            if not self._led and self._channel.pending.envelopes:
+                self._led = True
+                self._background.lead()
+            else:
+                # The leader may be asleep until a later deadline than that of the new call.
+                self._background.wake()
+
+    def _seconds_to_deadline(self) -> float:
+        with self._mutex:
+            deadline = self._channel.pending.next_deadline()
+        if deadline is None:
+            return _LONGEST_WAIT
+        return min(_LONGEST_WAIT, max(0.001, deadline - time.monotonic()))
+
+    def _poll_ms(self) -> int:
+        return int(self._seconds_to_deadline() * 1e3) + 1
+
+    def _abandon(self, call: Call) -> None:
+        with self._mutex:
+            for envelope in list(self._channel.pending.envelopes.values()):
+                if call in envelope.calls:
+                    self._send_cancel(envelope, call)
+
+    def _cancel(self, envelope: Envelope, call: Call) -> None:
+        with self._mutex:
+            self._send_cancel(envelope, call)
+
+    def _send_cancel(self, envelope: Envelope, call: Call) -> None:
+        frame = self._channel.cancel(envelope, call)
+        if frame is not None and self._link is not None:
+            self._link.send((frame,))
+            self._link.receive(self._channel.receive)
+
+
+class _Background:
+    """The thread that watches the connection, and delivers answers while nobody who waits does it himself."""
+
+    def __init__(self, client: Client, link: Link) -> None:
+        self._client = client
+        self._link = link
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._leading = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="tensorwire-client", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def lead(self) -> None:
+        """Deliver answers until nothing is pending. Called under the client's mutex."""
+        self._leading = True
+        self.wake()
+
+    def wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.wake()
+        self._thread.join()
+        os.close(self._wake_fd)
+
+    def _run(self) -> None:
+        link = self._link
+        poller = select.poll()
+        for fd in (self._wake_fd, link.monitor_fd):
+            poller.register(fd, select.POLLIN)
+        registered = False
+        while not self._stopping:
+            if self._leading != registered:
+                registered = self._leading
+                if registered:
+                    poller.register(link.fd, select.POLLIN)
+                else:
+                    poller.unregister(link.fd)
+            for fd, _ in poller.poll(self._client._poll_ms() if registered else None):  # pyright: ignore[reportPrivateUsage]
+                if fd == self._wake_fd:
+                    os.eventfd_read(fd)
+            self._work(link)
+
+    def _work(self, link: Link) -> None:
+        client = self._client
+        channel = client._channel  # pyright: ignore[reportPrivateUsage]
+        with client._mutex:  # pyright: ignore[reportPrivateUsage]
+            if self._stopping:
+                return
+            link.observe(channel)
+            if self._leading:
+                link.receive(channel.receive)
+                channel.expire(time.monotonic())
+                if not channel.pending.envelopes:
+                    self._leading = False
+                    client._led = False  # pyright: ignore[reportPrivateUsage]

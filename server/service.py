@@ -1,0 +1,105 @@
+"""A server: a manager, a front end over its snapshots, and the control calls that join the two."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from types import TracebackType
+from typing import Self
+
+from ..manager import Manager, ManagerConfig
+from ..rpc.pump import ControlMessage
+from .config import ServingConfig
+from .control import Control
+from .frontend import FrontEnd
+
+_log = logging.getLogger("tensorwire.server")
+
+#: Threads that want the interpreter get it after this many seconds, not after Python's 5 ms: the front
+#: end must not wait that long for a Python servable.
+_SWITCH_INTERVAL = 0.0005
+#: Objects allocated between two looks for cyclic garbage. The hot path makes no cycles.
+_GC_THRESHOLD = 100_000
+
+
+class Server:
+    """Serves a model repository; the programmatic form of ``tensorwire serve``.
+
+    ``start()`` binds at once and loads in the background; ``wait_ready()`` waits for the models.
+    """
+
+    def __init__(self, manager: ManagerConfig, serving: ServingConfig | None = None) -> None:
+        self.config = serving or ServingConfig()
+        self.manager = Manager(manager)
+        self._control = Control(self.manager, self._is_ready)
+        self.front_end = FrontEnd(self.config, lambda: self.manager.snapshot, self._on_control)
+        self._started = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect."""
+        return self.front_end.endpoint
+
+    def start(self) -> None:
+        """Bind, and begin to load the models.
+
+        Raises:
+            FailedPreconditionError: the address is in use.
+            NotFoundError: the repository does not exist.
+        """
+        self.manager.on_retire = self.front_end.retire
+        self.manager.on_publish = lambda _: self.front_end.reconfigure()
+        self.front_end.start()
+        try:
+            self.manager.start()
+        except BaseException:
+            self.front_end.close()
+            raise
+        self._started = True
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until every wanted version is available or has definitively failed."""
+        return self.manager.wait_ready(timeout)
+
+    def drain(self) -> bool:
+        """Refuse new requests and wait, at most the grace time, for those in flight; whether all are done."""
+        return self.front_end.drain(self.config.grace)
+
+    def close(self) -> None:
+        """Stop: drain, end the front end, unload the models."""
+        if not self._started:
+            return
+        self._started = False
+        if not self.drain():
+            _log.warning(
+                "%d requests were still in flight after the grace time of %g s",
+                self.front_end.in_flight,
+                self.config.grace,
+            )
+        self.front_end.close()
+        self._control.close()
+        self.manager.close()
+
+    def _is_ready(self) -> bool:
+        return self.manager.ready
+
+    def _on_control(self, message: ControlMessage) -> None:
+        self._control.handle(self.front_end, message)
+
+
+def tune_interpreter() -> None:
+    """Settings of the whole process that a server wants; for a process that is nothing but a server."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 50, 100)
