@@ -114,6 +114,15 @@ class FrontEnd:
         self._posted.append(action)
         self._wake()
 
+    def apply(self, config: ServingConfig) -> None:
+        """Take over limits that have changed; any thread. Socket and pump keep theirs."""
+
+        def replace() -> None:
+            self.config = config
+            self._admission.config = config
+
+        self.post(replace)
+
     def answer(self, peer: bytes, frame: bytes) -> None:
         """Send a ready-made frame, from any thread."""
         self.post(lambda: self._pump.send(peer, frame))
