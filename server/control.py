@@ -127,6 +127,8 @@ class Control:
         snapshot = self._manager.snapshot
         return {
             "ready": self._ready() and not front_end.draining,
+            # For whoever waits for the effect of a command: nothing is on its way at this moment.
+            "settled": self._manager.wait_ready(0),
             "draining": front_end.draining,
             "models": sorted(name for name, model in snapshot.models.items() if model.versions),
             "in_flight": front_end.in_flight,
@@ -148,7 +150,9 @@ class Control:
         """Counters of the pump and of each version, for tests, dashboards and the curious."""
         _arguments(params, _Nothing)
         assert front_end.pump is not None
+        used, budget = self._manager.memory()
         return {
+            "memory": {"used": used, "budget": budget},
             "pump": msgspec.structs.asdict(front_end.pump.counters),
             "versions": [
                 {

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import time
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from ..manager import Manager, ManagerConfig
 from ..rpc.pump import ControlMessage
@@ -21,6 +24,10 @@ _log = logging.getLogger("tensorwire.server")
 _SWITCH_INTERVAL = 0.0005
 #: Objects allocated between two looks for cyclic garbage. The hot path makes no cycles.
 _GC_THRESHOLD = 100_000
+#: Seconds that unloading has when the grace time is over: with every request answered, and with batches that
+#: still run, which may never end.
+_UNLOAD_SECONDS = 5.0
+_UNLOAD_SECONDS_BUSY = 1.0
 
 
 class Server:
@@ -75,12 +82,29 @@ class Server:
         """Refuse new requests and wait, at most the grace time, for those in flight; whether all are done."""
         return self.front_end.drain(self.config.grace)
 
-    def close(self) -> None:
-        """Stop: drain, end the front end, unload the models."""
+    def reconfigure(self, manager: ManagerConfig, serving: ServingConfig) -> None:
+        """Go on with other settings. Address, frame and peer limits stay as they are until a restart, and
+        ``inline_budget`` holds for versions that are loaded from now on.
+
+        Raises:
+            FailedPreconditionError: the repository differs; nothing was changed.
+        """
+        self.manager.reconfigure(manager)
+        self.config = serving
+        self.front_end.apply(serving)
+
+    def close(self) -> bool:
+        """Stop: drain, end the front end, unload the models.
+
+        Returns:
+            Whether every request that was in flight has been answered.
+        """
         if not self._started:
-            return
+            return True
         self._started = False
-        if not self.drain():
+        until = time.monotonic() + self.config.grace
+        drained = self.drain()
+        if not drained:
             _log.warning(
                 "%d requests were still in flight after the grace time of %g s",
                 self.front_end.in_flight,
@@ -88,7 +112,17 @@ class Server:
             )
         self.front_end.close()
         self._control.close()
+        self._limit_unloading(
+            max(_UNLOAD_SECONDS, until - time.monotonic()) if drained else _UNLOAD_SECONDS_BUSY
+        )
         self.manager.close()
+        return drained
+
+    def _limit_unloading(self, seconds: float) -> None:
+        """The grace time is what the operator plans with: the manager must not wait for much longer."""
+        config = self.manager.config
+        if seconds < config.drain_timeout:
+            self.manager.reconfigure(msgspec.structs.replace(config, drain_timeout=seconds))
 
     def _is_ready(self) -> bool:
         return self.manager.ready
