@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import zmq
+import zmq.backend
 
 from .errors import FailedPreconditionError, InvalidArgumentError
 
@@ -95,3 +98,9 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
     """Whether a message can be read now."""
     events: Any = socket.getsockopt(_EVENTS)
     return bool(events & _POLLIN)
+
+
+def plain_send(socket: zmq.Socket[bytes]) -> Callable[..., Any]:
+    """``socket.send`` of pyzmq's compiled backend, which takes the same arguments but for ``routing_id`` and
+    ``group``: the Python method around it costs as much again."""
+    return functools.partial(zmq.backend.Socket.send, socket)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownArgumentType]

@@ -165,8 +165,9 @@ class FrontEnd:
                 except Exception:  # noqa: BLE001 - logged, see below
                     # Nothing that a peer or a model does may end the loop; what gets here is a bug.
                     _log.exception("front end: unexpected error; the loop goes on")
-                if poller.poll(self._timeout_ms()):
-                    self._clear_wake()
+                for fd, _ in poller.poll(self._timeout_ms()):
+                    if fd == self._wake_fd:
+                        os.eventfd_read(fd)
         finally:
             self._shut_down(socket)
 
@@ -194,12 +195,6 @@ class FrontEnd:
         if self._pump.holding:
             self._pump.flush()
         return busy
-
-    def _clear_wake(self) -> None:
-        try:
-            os.eventfd_read(self._wake_fd)
-        except BlockingIOError:
-            return
 
     def _timeout_ms(self) -> int | None:
         """How long to wait for the next event; also puts schedulers whose time has come on the list."""

@@ -23,8 +23,10 @@ from .workers import Finished, ThreadWorker, Worker
 
 Array = npt.NDArray[Any]
 
-#: A batch that ran inline and took this many times the budget ends running inline for a while.
-_TOLERANCE: Final = 8
+#: When batches that run inline take this many times the budget on average, none do for a while. An average,
+#: because a single slow one is more often the machine's doing than the model's.
+_TOLERANCE: Final = 2
+_SMOOTHING: Final = 0.1
 _PENALTY_SECONDS: Final = 1.0
 _TEMPLATES_KEPT: Final = 1024
 
@@ -71,6 +73,7 @@ class VersionRuntime:
         self._inline_seconds = inline_budget
         self._inline_rows = self._cost.rows_within(inline_budget) if handle.servable.releases_gil else 0
         self._inline_from = 0.0
+        self._inline_mean = 0.0
         self._config: ModelConfig | None = None
         self.reconfigure()
 
@@ -144,8 +147,10 @@ class VersionRuntime:
         """Run a batch in the calling thread."""
         outcome = run_batch(self.handle.servable, batch)
         self.counters.inline_batches += 1
-        if outcome.compute_seconds > _TOLERANCE * self._inline_seconds:
+        self._inline_mean += _SMOOTHING * (outcome.compute_seconds - self._inline_mean)
+        if self._inline_mean > _TOLERANCE * self._inline_seconds:
             self._inline_from = time.monotonic() + _PENALTY_SECONDS
+            self._inline_mean = 0.0
         return outcome
 
     def submit(self, worker: int, batch: Batch) -> None:

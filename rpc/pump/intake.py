@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..errors import ProtocolError
 from ..wire.extra import Extra, decode_extra
 from ..wire.header import Interner, Signature
-from ..wire.message import read_prefix, read_rows, read_tensors
+from ..wire.message import Buffer, read_prefix, read_rows, read_tensors
 from ..wire.prefix import MAGIC, MAX_COUNT, MAX_ID, PREFIX, PREFIX_SIZE, VERSION, Kind, Prefix
 from .bundle import NO_DEADLINE, Bundle
 from .interface import ControlMessage
@@ -45,21 +45,53 @@ def unit_rows(count: int) -> bytes:
 
 
 class _Group:
-    """A bundle that is being put together from small messages."""
+    """A bundle that is being put together from small messages.
 
-    __slots__ = ("counts", "deadlines", "ids", "parts", "peers", "rows", "signature", "total_rows", "uneven")
+    Attributes:
+        counts, rows: None as long as every message is one request, and every request one row.
+        single_end, single_limit, single_places: the length and inline limit of the last message that was
+            one request of one row, and where its tensors lay: the next is most likely the same.
+    """
+
+    __slots__ = (
+        "counts",
+        "deadlines",
+        "ids",
+        "parts",
+        "peers",
+        "rows",
+        "signature",
+        "single_end",
+        "single_limit",
+        "single_places",
+        "total_rows",
+    )
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.peers: list[bytes] = []
         self.ids: list[int] = []
-        self.counts: list[int] = []
+        self.counts: list[int] | None = None
         self.deadlines: list[float] = []
-        self.rows: list[int] = []
-        self.uneven = False
+        self.rows: list[int] | None = None
         self.total_rows = 0
         #: One list of buffers per tensor.
-        self.parts: list[list[memoryview]] = [[] for _ in signature.layout.names]
+        self.parts: list[list[Buffer]] = [[] for _ in signature.layout.names]
+        self.single_end = -1
+        self.single_limit = 0
+        self.single_places: tuple[slice, ...] = ()
+
+    def count(self, requests: int, rows: list[int] | None, total_rows: int) -> None:
+        """Enter a message into the columns that are left out while everything is single; before its peer."""
+        if self.counts is None and requests != 1:
+            self.counts = [1] * len(self.peers)
+        if self.rows is None and rows is not None:
+            self.rows = [1] * self.total_rows
+        if self.counts is not None:
+            self.counts.append(requests)
+        if self.rows is not None:
+            self.rows += rows or (1,) * requests
+        self.total_rows += total_rows
 
     def seal(self, priority: int, routing_key: bytes | None, received: float) -> Bundle:
         """Copy the tensors into one aligned block each."""
@@ -70,16 +102,15 @@ class _Group:
             block = b"".join(parts)
             nbytes += len(block)
             inputs.append(np.frombuffer(block, dtype).reshape(self.total_rows, *shape))
-        fused = len(self.ids) != sum(self.counts)
         return Bundle(
             self.signature,
             priority=priority,
             routing_key=routing_key,
             peers=self.peers,
             first_ids=self.ids,
-            counts=self.counts if fused else None,
+            counts=self.counts,
             deadlines=self.deadlines,
-            rows=self.rows if self.uneven else None,
+            rows=self.rows,
             total_rows=self.total_rows,
             inputs=inputs,
             received=received,
@@ -97,7 +128,7 @@ class Intake:
         self._bundles: list[Bundle] = []
         self._controls: list[ControlMessage] = []
 
-    def add(self, peer: bytes, head: memoryview, frames: Sequence[memoryview], now: float) -> int:
+    def add(self, peer: bytes, head: bytes | memoryview, frames: Sequence[memoryview], now: float) -> int:
         """Take one message.
 
         Args:
@@ -116,26 +147,47 @@ class Intake:
         magic, version, kind, _, _, first_id, timeout_us, count, header_len, extra_len, limit, _, _ = (
             PREFIX.unpack_from(head)
         )
-        if kind == _REQUEST and version == VERSION and magic == MAGIC and not extra_len and not frames:
+        if (
+            kind == _REQUEST
+            and version == VERSION
+            and magic == MAGIC
+            and not extra_len
+            and not frames
+            and 0 < count <= MAX_COUNT
+            and first_id <= _PLAIN_IDS
+        ):
             start = PREFIX_SIZE + header_len
             raw = bytes(head[PREFIX_SIZE:start])
-            signature = self._known.get(raw)
+            group = self._groups.get(raw)
             if (
-                signature is not None
-                and signature.layout.groupable
-                and 0 < count <= MAX_COUNT
-                and first_id <= _PLAIN_IDS
+                group is not None
+                and count == 1
+                and len(head) == group.single_end
+                and limit == group.single_limit
+                and head[start : start + 4] == _ONE_ROW
             ):
+                if group.counts is not None or group.rows is not None:
+                    group.count(1, None, 1)
+                else:
+                    group.total_rows += 1
+                group.peers.append(peer)
+                group.ids.append(first_id)
+                group.deadlines.append(now + timeout_us * 1e-6 if timeout_us else NO_DEADLINE)
+                for parts, place in zip(group.parts, group.single_places, strict=True):
+                    parts.append(head[place])
+                return 1
+            signature = self._known.get(raw)
+            if signature is not None and signature.layout.groupable:
                 self._append(raw, signature, peer, head, first_id, timeout_us, count, start, limit, now)
                 return count
-        return self._add_general(peer, head, frames, now)
+        return self._add_general(peer, memoryview(head), frames, now)
 
     def _append(
         self,
         key: GroupKey,
         signature: Signature,
         peer: bytes,
-        head: memoryview,
+        head: Buffer,
         first_id: int,
         timeout_us: int,
         count: int,
@@ -164,16 +216,13 @@ class Intake:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(signature)
+        if count == total == 1 and rows is None:
+            group.single_end, group.single_limit = length, limit
+            group.single_places = tuple(place for place in slices if place is not None)
+        group.count(count, rows, total)
         group.peers.append(peer)
         group.ids.append(first_id)
-        group.counts.append(count)
         group.deadlines.append(now + timeout_us * 1e-6 if timeout_us else NO_DEADLINE)
-        if rows is None:
-            group.rows += (1,) * count
-        else:
-            group.rows += rows
-            group.uneven = True
-        group.total_rows += total
         for parts, place in zip(group.parts, slices, strict=True):
             assert place is not None  # no tensor of this message is framed
             parts.append(head[place])

@@ -14,6 +14,7 @@ from typing import Any, Final
 import zmq
 
 from ..errors import StatusCode
+from ..transport import plain_send
 from ..wire.message import Buffer, answerable_ids, build_error
 from ..wire.prefix import Kind
 from .interface import Counters
@@ -46,7 +47,7 @@ class Outbox:
         self, socket: zmq.Socket[bytes], counters: Counters, max_peer_nbytes: int = 64 << 20
     ) -> None:
         self._socket = socket
-        self._send = socket.send
+        self._send = plain_send(socket)
         self._counters = counters
         self._max_peer_nbytes = max_peer_nbytes
         self._held: dict[bytes, _Held] = {}
