@@ -347,6 +347,21 @@ def test_ids_that_overflow_are_refused_the_short_way_too() -> None:
     assert [part.first_id for part in bundle.messages(0, 6)] == bundle.first_ids
 
 
+@pytest.mark.parametrize("limit", [0, 32_768])
+def test_tensors_are_aligned_in_memory_wherever_the_frames_lie(limit: int) -> None:
+    wanted = np.array([1.5, -2.0])
+    message = Message(
+        {"x": wanted}, RequestHeader("m", (TensorHeader("x", "float64", (2,)),), rows=False), None
+    )
+    for shift in range(8):
+        head, *frames = [memoryview(bytes(shift) + frame)[shift:] for frame in message.frames(1, limit)]
+        intake = Intake(Interner(Signature))
+        intake.add(b"peer", head, frames, 0.0)
+        (bundle,), _ = intake.take(0.0)
+        assert bundle.inputs[0].flags.aligned
+        assert bundle.inputs[0].tolist() == [1.5, -2.0]
+
+
 def test_unit_rows_keeps_little() -> None:
     assert unit_rows(3) is unit_rows(3)
     assert unit_rows(3) == b"\1\0\0\0" * 3
