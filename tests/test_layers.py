@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rpc.errors": (),
     "rpc.types": ("rpc.errors",),
     "rpc.wire": ("rpc.errors", "rpc.types"),
-    "rpc.pump": ("rpc.errors", "rpc.types", "rpc.wire"),
+    "rpc.pump": ("rpc.errors", "rpc.types", "rpc.wire", "rpc.transport"),
     "rpc.transport": ("rpc.errors", "rpc.types", "rpc.wire"),
     "manager": ("rpc.errors", "rpc.types"),
     "server": ("rpc", "manager"),
