@@ -15,9 +15,10 @@ from typing import Any, Final, Self, cast
 import numpy.typing as npt
 import zmq
 
-from ..rpc.errors import UnavailableError
+from ..rpc.errors import RpcError, UnavailableError, error_from_code
 from ..rpc.transport import AnyContext
 from .channel import Channel
+from .futures import Callbacks, CallFuture, Waiter
 from .link import Link
 from .pending import Call, Envelope
 from .requests import Inputs, Template, Templates, encode_extra
@@ -27,62 +28,11 @@ from .sentinel import DEFAULT, DefaultTimeout
 Outputs = dict[str, npt.NDArray[Any]]
 
 
-class _Waiter:
-    """What a blocked caller waits on; lighter than a future."""
-
-    __slots__ = ("_error", "_lock", "_result", "finished")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self.finished = False
-
-    def done(self) -> bool:
-        return self.finished
-
-    def set_result(self, result: Any, /) -> None:
-        self._result = result
-        self.finished = True
-        self._lock.release()
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        self._error = exception
-        self.finished = True
-        self._lock.release()
-
-    def wait(self, timeout: float) -> bool:
-        """Block until finished; whether it is."""
-        return self._lock.acquire(timeout=timeout)
-
-    def result(self) -> Any:
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                # The traceback refers to this frame: without this they would keep each other alive.
-                del self
-        return self._result
-
-
-class _CallFuture(Future[Any]):
-    """A future whose ``cancel()`` reaches the server."""
-
-    def __init__(self, client: Client) -> None:
-        super().__init__()
-        self._client = client
-        self.envelope: Envelope | None = None
-
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        if cancelled and self.envelope is not None:
-            self._client._cancel(self.envelope, self)  # pyright: ignore[reportPrivateUsage]
-        return cancelled
-
-
 #: Longest that a blocked caller sleeps before it looks whether its call has expired, in seconds.
 _LONGEST_WAIT: Final = 3600.0
+_NEVER: Final = float("inf")
+#: Seconds that ``close()`` waits for a caller to leave the socket; it was woken, so it takes no time at all.
+_DEPARTURE: Final = 5.0
 
 
 class Client:
@@ -118,11 +68,18 @@ class Client:
         self._mutex = threading.Lock()
         self._outbox: deque[tuple[Call, Template, list[Any], float | None]] = deque()
         self._link: Link | None = None
-        #: Somebody waits at the socket's descriptor and will deliver what arrives.
+        #: Somebody waits at the socket's descriptor and will deliver what arrives: a caller, or else the
+        #: background thread.
         self._led = False
+        self._leader: Waiter | None = None
+        #: Until when whoever leads may sleep.
+        self._alarm = _NEVER
         self._background: _Background | None = None
+        self._callbacks: Callbacks | None = None
         self._closed = False
+        self._departed = threading.Event()
         self._poller = select.poll()
+        self._wake_fd = -1
 
     def __enter__(self) -> Self:
         with self._mutex:
@@ -172,7 +129,7 @@ class Client:
         """
         extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
-        waiter = _Waiter()
+        waiter = Waiter()
         self._submit(waiter, template, arrays, self._timeout if timeout is DEFAULT else timeout)
         return self._wait(waiter)
 
@@ -195,7 +152,7 @@ class Client:
         """
         extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
-        future = _CallFuture(self)
+        future = CallFuture(self._cancel, self._completer)
         self._submit(future, template, arrays, self._timeout if timeout is DEFAULT else timeout)
         self._lead_in_background()
         return cast("Future[Outputs]", future)
@@ -229,27 +186,37 @@ class Client:
         timeout: float | DefaultTimeout | None = DEFAULT,
     ) -> Any:
         """An administrative call (docs/protocol.md lists the methods); the result as msgpack types."""
-        waiter = _Waiter()
+        waiter = Waiter()
         limit = self._timeout if timeout is DEFAULT else timeout
         with self._mutex:
             link = self._connect()
             frame = self._channel.control(waiter, method, dict(params or {}), limit, time.monotonic())
             link.send((frame,))
-            link.receive(self._channel.receive)
+            self._deliver(link)
         return self._wait(waiter)
 
     def close(self) -> None:
-        """Fail what is pending with UNAVAILABLE, close the connection, end the background thread."""
+        """Fail what is pending with UNAVAILABLE, close the connection, end the background threads."""
         with self._mutex:
             self._closed = True
+            self._send_outbox()
             self._channel.fail_all("the client was closed")
             background, self._background = self._background, None
+            callbacks, self._callbacks = self._callbacks, None
+            leading = self._leader is not None
+            self._wake_leader()
         if background is not None:
             background.stop()
+        if leading:
+            # Its poll must not find the descriptors of somebody else in the place of closed ones.
+            self._departed.wait(_DEPARTURE)
         with self._mutex:
-            if self._link is not None:
-                self._link.close()
-                self._link = None
+            link, self._link = self._link, None
+            if link is not None:
+                link.close()
+                os.close(self._wake_fd)
+        if callbacks is not None:
+            callbacks.stop()
 
     # ---------------------------------------------------------------- inside
 
@@ -259,33 +226,59 @@ class Client:
             raise UnavailableError("the client was closed")
         if self._link is None:
             self._link = Link(self._context, self._address)
+            self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._poller.register(self._link.fd, select.POLLIN)
+            self._poller.register(self._wake_fd, select.POLLIN)
             self._background = _Background(self, self._link)
             self._background.start()
         return self._link
 
     def _submit(self, call: Call, template: Template, arrays: list[Any], timeout: float | None) -> None:
         self._outbox.append((call, template, arrays, timeout))
-        # Whoever holds the mutex looks into the outbox again after letting go of it.
-        while self._outbox and self._mutex.acquire(blocking=False):
+        # Without waiting, so that calls queue up while another thread is sending. The caller looks into the
+        # outbox again before it waits for its answer.
+        if self._mutex.acquire(blocking=False):
             try:
-                link = self._connect()
-                self._send_outbox(link)
+                self._send_outbox()
             finally:
                 self._mutex.release()
 
-    def _send_outbox(self, link: Link) -> None:
-        channel = self._channel
+    def _send_outbox(self) -> None:
+        """Send what has queued up. Called under the mutex."""
         outbox = self._outbox
+        if not outbox:
+            return
+        channel = self._channel
+        try:
+            link = self._connect()
+        except RpcError as error:
+            while outbox:
+                outbox.popleft()[0].set_exception(error_from_code(error.code, error.message))
+            return
         while outbox:
             call, template, arrays, timeout = outbox.popleft()
-            envelope = channel.enqueue(call, template, arrays, timeout)
-            if isinstance(call, _CallFuture):
-                call.envelope = envelope
+            if type(call) is not CallFuture:
+                channel.enqueue(call, template, arrays, timeout)
+            elif not call.done():
+                call.envelope = channel.enqueue(call, template, arrays, timeout)
         for frames in channel.flush(time.monotonic()):
             link.send(frames)
-        # Sending can swallow the signal that something has arrived.
-        link.receive(channel.receive)
+        self._deliver(link)
+
+    def _deliver(self, link: Link) -> None:
+        """Read what has arrived, as somebody who does not lead. Called under the mutex, after every send:
+        sending can swallow the signal that something has arrived."""
+        link.receive(self._channel.receive)
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """Wake the caller that leads if somebody else has finished its call. Called under the mutex."""
+        if self._leader is not None and self._leader.finished:
+            self._wake_leader()
+
+    def _wake_leader(self) -> None:
+        if self._leader is not None:
+            os.eventfd_write(self._wake_fd, 1)
 
     def _receive(self) -> None:
         with self._mutex:
@@ -293,49 +286,69 @@ class Client:
                 self._link.receive(self._channel.receive)
                 self._channel.expire(time.monotonic())
 
-    def _wait(self, waiter: _Waiter) -> Any:
+    def _wait(self, waiter: Waiter) -> Any:
         try:
             if not waiter.finished:
                 with self._mutex:
-                    leads, self._led = not self._led, True
+                    self._send_outbox()
+                    leads = not self._led and not waiter.finished
+                    if leads:
+                        self._led, self._leader = True, waiter
                 if leads:
                     self._lead(waiter)
                 else:
                     self._follow(waiter)
         except BaseException:
             # KeyboardInterrupt, say: nobody will ask for the answer.
+            self._step_down(waiter)
             self._abandon(waiter)
             raise
         return waiter.result()
 
-    def _lead(self, waiter: _Waiter) -> None:
+    def _lead(self, waiter: Waiter) -> None:
         """Deliver what arrives until the own answer is there."""
-        try:
-            while not waiter.finished:
-                self._poller.poll(self._poll_ms())
-                self._receive()
-        finally:
-            with self._mutex:
-                if self._channel.pending.envelopes and self._background is not None:
-                    self._background.lead()
-                else:
-                    self._led = False
+        while not waiter.finished:
+            for fd, _ in self._poller.poll(self._poll_ms()):
+                if fd == self._wake_fd:
+                    os.eventfd_read(fd)
+            self._receive()
+        self._step_down(waiter)
 
-    def _follow(self, waiter: _Waiter) -> None:
+    def _step_down(self, waiter: Waiter) -> None:
+        """Leave it to the background thread to deliver what others wait for."""
+        with self._mutex:
+            if self._leader is not waiter:
+                return
+            self._leader = None
+            if self._closed:
+                self._departed.set()
+            if self._channel.pending.envelopes and self._background is not None:
+                self._background.lead()
+            else:
+                self._led = False
+
+    def _follow(self, waiter: Waiter) -> None:
         """Wait for somebody else to deliver the answer."""
         while not waiter.wait(self._seconds_to_deadline()):
             self._receive()
+            with self._mutex:
+                self._nudge()
 
     def _lead_in_background(self) -> None:
         with self._mutex:
+            self._send_outbox()
+            deadline = self._channel.pending.next_deadline()
             if self._background is None:
                 return
-            if not self._led and self._channel.pending.envelopes:
-                self._led = True
-                self._background.lead()
-            else:
-                # The leader may be asleep until a later deadline than that of the new call.
-                self._background.wake()
+            if not self._led:
+                if self._channel.pending.envelopes:
+                    self._led = True
+                    self._background.lead()
+            elif deadline is not None and deadline < self._alarm:
+                # Whoever leads sleeps until a later deadline than that of the new call.
+                if self._leader is None:
+                    self._background.wake()
+                self._wake_leader()
 
     def _seconds_to_deadline(self) -> float:
         with self._mutex:
@@ -345,7 +358,17 @@ class Client:
         return min(_LONGEST_WAIT, max(0.001, deadline - time.monotonic()))
 
     def _poll_ms(self) -> int:
-        return int(self._seconds_to_deadline() * 1e3) + 1
+        """How long whoever leads may sleep."""
+        with self._mutex:
+            deadline = self._channel.pending.next_deadline()
+            self._alarm = _NEVER if deadline is None else deadline
+        return int(min(_LONGEST_WAIT, max(0.0, self._alarm - time.monotonic())) * 1e3) + 1
+
+    def _completer(self) -> Callbacks:
+        """Called under the mutex."""
+        if self._callbacks is None:
+            self._callbacks = Callbacks()
+        return self._callbacks
 
     def _abandon(self, call: Call) -> None:
         with self._mutex:
@@ -361,7 +384,7 @@ class Client:
         frame = self._channel.cancel(envelope, call)
         if frame is not None and self._link is not None:
             self._link.send((frame,))
-            self._link.receive(self._channel.receive)
+            self._deliver(self._link)
 
 
 class _Background:
@@ -423,3 +446,4 @@ class _Background:
                 if not channel.pending.envelopes:
                     self._leading = False
                     client._led = False  # pyright: ignore[reportPrivateUsage]
+            client._nudge()  # pyright: ignore[reportPrivateUsage]
