@@ -56,6 +56,7 @@ class AsyncClient:
         self._link: Link | None = None
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -207,14 +208,18 @@ class AsyncClient:
     def _after_send(self, link: Link) -> None:
         # Sending can swallow the signal that something has arrived.
         link.receive(self._channel.receive)
-        if self._timer is None:
+        deadline = self._channel.pending.next_deadline()
+        if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm_timer()
 
     def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         deadline = self._channel.pending.next_deadline()
         if deadline is None or self._loop is None:
-            self._timer = None
             return
+        self._timer_at = deadline
         delay = max(0.0, deadline - time.monotonic())
         self._timer = self._loop.call_later(delay, self._on_timer)
 

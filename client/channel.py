@@ -6,6 +6,7 @@ The owner serialises all use (a lock, or an event loop), sends what :meth:`Chann
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -128,11 +129,11 @@ class Channel:
             _, _, kind, _, _, first_id, _, count, header_len, _, limit, _, _ = prefix
             if kind == _REPLY and not frames and prefix[0] == MAGIC and prefix[1] == VERSION:
                 signature = self._replies.known.get(bytes(head[PREFIX_SIZE : PREFIX_SIZE + header_len]))
-                if signature is not None and signature.layout.groupable and count > 0:
+                if signature is not None and signature.layout.groupable and 0 < count <= MAX_COUNT:
                     self._answer(signature.layout, head, first_id, count, header_len + prefix[9], limit)
                     return
             self._receive_general(head, frames)
-        except (RpcError, ValueError, IndexError) as error:
+        except (RpcError, ValueError, IndexError, struct.error) as error:
             self.stray += 1
             self._fail_unreadable(head, error)
         except Exception:
