@@ -55,6 +55,7 @@ class AsyncClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: Link | None = None
         self._flush_scheduled = False
+        self._check_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closed = False
@@ -112,13 +113,18 @@ class AsyncClient:
         call: asyncio.Future[Outputs] = loop.create_future()
         if timeout is DEFAULT:
             timeout = self._timeout
-        envelope = self._channel.enqueue(call, template, arrays, timeout)
-        if not self._flush_scheduled:
-            if self._fuse and self._channel.pending.envelopes:
+        channel = self._channel
+        if self._fuse and template.fusable and channel.pending.envelopes:
+            envelope = channel.enqueue(call, template, arrays, timeout)
+            if not self._flush_scheduled:
                 self._flush_scheduled = True
                 loop.call_soon(self._flush)
-            else:
-                self._flush()
+        else:
+            envelope, frames = channel.single(call, template, arrays, timeout, time.monotonic())
+            self._ready_link().send(frames)
+            if not self._check_scheduled:
+                self._check_scheduled = True
+                loop.call_soon(self._after_send)
         try:
             return await call
         except asyncio.CancelledError:
@@ -160,9 +166,8 @@ class AsyncClient:
         call: asyncio.Future[Any] = loop.create_future()
         limit = self._timeout if timeout is DEFAULT else timeout
         frame = self._channel.control(call, method, dict(params or {}), limit, time.monotonic())
-        link = self._ready_link()
-        link.send((frame,))
-        self._after_send(link)
+        self._ready_link().send((frame,))
+        self._after_send()
         return await call
 
     async def close(self) -> None:
@@ -203,11 +208,14 @@ class AsyncClient:
             return
         for frames in self._channel.flush(time.monotonic()):
             link.send(frames)
-        self._after_send(link)
+        self._after_send()
 
-    def _after_send(self, link: Link) -> None:
+    def _after_send(self) -> None:
+        self._check_scheduled = False
+        if self._link is None:
+            return
         # Sending can swallow the signal that something has arrived.
-        link.receive(self._channel.receive)
+        self._link.receive(self._channel.receive)
         deadline = self._channel.pending.next_deadline()
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm_timer()
@@ -239,4 +247,4 @@ class AsyncClient:
         frame = self._channel.cancel(envelope, call)
         if frame is not None and self._link is not None:
             self._link.send((frame,))
-            self._after_send(self._link)
+            self._after_send()

@@ -25,6 +25,7 @@ from ..rpc.wire.header import Interner, Layout, ReplySignature
 from ..rpc.wire.message import (
     INLINE_LIMIT,
     Buffer,
+    answerable_ids,
     build,
     build_control,
     read_prefix,
@@ -42,6 +43,12 @@ _FUSED_BYTES: Final = 1 << 20
 _FUSED_CALLS: Final = min(4096, MAX_COUNT)
 _REPLY: Final = int(Kind.REPLY)
 _REQUEST: Final = int(Kind.REQUEST)
+_ONE_ROW: Final = b"\1\0\0\0"
+_REQUEST_START: Final = MAGIC + bytes((VERSION, _REQUEST, 0, 0))
+#: The prefix behind the id, up to queue_us and compute_us.
+_REQUEST_REST: Final = struct.Struct("<QIIIIII")
+#: A client that varies its timeouts costs encoding, never memory.
+_TAILS_KEPT: Final = 16
 #: Timeouts that do not fit are as good as none.
 _MAX_TIMEOUT: Final = 1e12
 _unit_rows: dict[tuple[int, int], bytes] = {}
@@ -83,6 +90,35 @@ class Channel:
         self._open.append(group)
         return group
 
+    def single(
+        self, call: Call, template: Template, arrays: list[Array], timeout: float | None, now: float
+    ) -> tuple[Envelope, Sequence[Buffer]]:
+        """A message for one call, to be sent at once.
+
+        Raises:
+            InvalidArgumentError: an element of a bytes or string tensor cannot be sent.
+        """
+        envelope = Envelope(template, timeout)
+        envelope.calls.append(call)
+        first_id = self.pending.add(envelope, now)
+        if template.plain and len(arrays) == 1 and arrays[0].flags.c_contiguous:
+            tail = template.tails.get(timeout)
+            if tail is None:
+                tail = _single_tail(template, timeout)
+            if tail:
+                # Arrays have the buffer protocol, which the type checker does not see.
+                tensor: Any = arrays[0]
+                frame = b"".join((_REQUEST_START, first_id.to_bytes(8, "little"), tail, tensor))
+                return envelope, (frame,)
+        envelope.arrays = arrays
+        try:
+            return envelope, _encode(envelope, first_id)
+        except RpcError:
+            self.pending.take(envelope, 0, 1)
+            raise
+        finally:
+            envelope.arrays = []
+
     def flush(self, now: float) -> list[Sequence[Buffer]]:
         """The messages for all calls that were added; from now on they are pending."""
         opened, self._open = self._open, []
@@ -122,34 +158,52 @@ class Channel:
 
     # ---------------------------------------------------------------- in
 
-    def receive(self, head: memoryview, frames: Sequence[memoryview]) -> None:
+    def receive(self, head: bytes | memoryview, frames: Sequence[memoryview]) -> None:
         """Answer the calls that a message is for. Strays and malformed messages are counted."""
         try:
             prefix = PREFIX.unpack_from(head)
-            _, _, kind, _, _, first_id, _, count, header_len, _, limit, _, _ = prefix
-            if kind == _REPLY and not frames and prefix[0] == MAGIC and prefix[1] == VERSION:
-                signature = self._replies.known.get(bytes(head[PREFIX_SIZE : PREFIX_SIZE + header_len]))
-                if signature is not None and signature.layout.groupable and 0 < count <= MAX_COUNT:
-                    self._answer(signature.layout, head, first_id, count, header_len + prefix[9], limit)
-                    return
-            self._receive_general(head, frames)
+            magic, version, kind, _, _, first_id, _, count, header_len, extra_len, limit, _, _ = prefix
+            if kind == _REPLY and version == VERSION and magic == MAGIC and not frames and not extra_len:
+                rows_at = PREFIX_SIZE + header_len
+                signature = self._replies.known.get(bytes(head[PREFIX_SIZE:rows_at]))
+                if signature is not None and signature.layout.groupable:
+                    rows_end = rows_at + 4 * count
+                    if count == 1 and head[rows_at:rows_end] == _ONE_ROW:
+                        self._answer_single(signature.layout, head, first_id, rows_end, limit)
+                        return
+                    if 1 < count <= MAX_COUNT and bytes(head[rows_at:rows_end]) == _rows_of(1, count):
+                        self._answer(signature.layout, head, first_id, count, rows_end, limit)
+                        return
+            self._receive_general(memoryview(head), frames)
         except (RpcError, ValueError, IndexError, struct.error) as error:
             self.stray += 1
             self._fail_unreadable(head, error)
-        except Exception:
+
+    def _answer_single(
+        self, layout: Layout, head: bytes | memoryview, first_id: int, start: int, limit: int
+    ) -> None:
+        """A reply to one request of one row, with inline tensors, whose header is known."""
+        slices, end, framed = layout.place(1, start, limit)
+        if framed or end != len(head):
+            raise ProtocolError(f"reply of {len(head)} bytes, its contents add up to {end}")
+        found = self.pending.find(first_id, 1)
+        if found is None:
             self.stray += 1
-            raise
+            return
+        outputs = {
+            name: np.ndarray((1, *shape), dtype, head, place.start if place else 0)
+            for name, shape, dtype, place in zip(
+                layout.names, layout.shapes, layout.dtypes, slices, strict=True
+            )
+        }
+        (call,) = self.pending.take(*found, 1)
+        if call is not None and not call.done():
+            call.set_result(outputs)
 
     def _answer(
-        self, layout: Layout, head: memoryview, first_id: int, count: int, meta_len: int, limit: int
+        self, layout: Layout, head: bytes | memoryview, first_id: int, count: int, start: int, limit: int
     ) -> None:
-        """A reply with inline tensors whose header is known."""
-        rows_at = PREFIX_SIZE + meta_len
-        start = rows_at + 4 * count
-        raw = bytes(head[rows_at:start])
-        if raw != _rows_of(1, count):
-            self._receive_general(head, ())
-            return
+        """A reply to several requests of one row each, with inline tensors, whose header is known."""
         slices, end, framed = layout.place(count, start, limit)
         if framed or end != len(head):
             raise ProtocolError(f"reply of {len(head)} bytes, its contents add up to {end}")
@@ -219,15 +273,13 @@ class Channel:
             if call is not None and not call.done():
                 call.set_result(outputs)
 
-    def _fail_unreadable(self, head: memoryview, error: Exception) -> None:
+    def _fail_unreadable(self, head: bytes | memoryview, error: Exception) -> None:
         """A message that cannot be read still tells whose it is: fail those calls at once."""
-        if len(head) < PREFIX_SIZE or bytes(head[:4]) != MAGIC:
-            return
-        request_id, count = int.from_bytes(head[8:16], "little"), int.from_bytes(head[24:28], "little")
-        found = self.pending.find(request_id, max(1, count))
-        if found is not None:
+        ids = answerable_ids(head)
+        found = None if ids is None else self.pending.find(*ids)
+        if ids is not None and found is not None:
             message = f"the reply of {self._address} cannot be read: {error}"
-            fail(self.pending.take(*found, max(1, count)), lambda: RpcError(message))
+            fail(self.pending.take(*found, ids[1]), lambda: RpcError(message))
 
     # ---------------------------------------------------------------- failures
 
@@ -274,6 +326,22 @@ def _rows_of(rows: int, count: int) -> bytes:
             _unit_rows.clear()
         found = _unit_rows[key] = rows.to_bytes(4, "little") * count
     return found
+
+
+def _single_tail(template: Template, timeout: float | None) -> bytes:
+    """See :attr:`Template.tails`; equal to what ``wire.message.build`` gives."""
+    layout = template.layout
+    header, extra = template.header, template.extra
+    start = PREFIX_SIZE + len(header) + len(extra) + 4
+    tail = b""
+    if layout.rows and template.nbytes <= INLINE_LIMIT:
+        rest = _REQUEST_REST.pack(timeout_us(timeout), 1, len(header), len(extra), INLINE_LIMIT, 0, 0)
+        rows = template.rows.to_bytes(4, "little")
+        tail = b"".join((rest, header, extra, rows, bytes(aligned(start) - start)))
+    if len(template.tails) >= _TAILS_KEPT:
+        template.tails.clear()
+    template.tails[timeout] = tail
+    return tail
 
 
 def _encode(envelope: Envelope, first_id: int) -> Sequence[Buffer]:

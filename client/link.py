@@ -8,7 +8,7 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..rpc.transport import AnyContext, connect_dealer, descriptor, readable
+from ..rpc.transport import AnyContext, connect_dealer, descriptor, plain_send, readable
 from ..rpc.wire.message import Buffer
 from .channel import Channel
 
@@ -16,6 +16,9 @@ _NOBLOCK: Final = int(zmq.NOBLOCK)
 _SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: pyzmq copies shorter frames anyway.
 _ZERO_COPY_NBYTES: Final = 65_536
+_COPIED_NBYTES: Final = 4096
+
+Deliver = Callable[[bytes | memoryview, Sequence[memoryview]], None]
 
 
 class Link:
@@ -27,6 +30,8 @@ class Link:
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
         events |= zmq.EVENT_CONNECT_RETRIED
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(int(events))
+        self._send = plain_send(self._socket)
+        self._recv: Any = self._socket.recv
         self.fd = descriptor(self._socket)
         self.monitor_fd = descriptor(self._monitor)
 
@@ -36,25 +41,49 @@ class Link:
         for index, frame in enumerate(frames):
             flags = _NOBLOCK if index == last else _SEND_MORE
             if len(frame) < _ZERO_COPY_NBYTES:
-                self._socket.send(frame, flags)
+                self._send(frame, flags)
             else:
                 self._socket.send(frame, flags, copy=False, track=False)
 
-    def receive(self, deliver: Callable[[memoryview, Sequence[memoryview]], None]) -> None:
-        """Read all messages that are there. The descriptor is edge-triggered: call this after every send
-        and whenever it becomes readable."""
-        socket: Any = self._socket
-        while readable(socket):
-            frame = socket.recv(_NOBLOCK, False, False)
-            frames: Sequence[memoryview] = ()
-            if frame.more:
-                frames = []
-                more = True
-                while more:
-                    part = socket.recv(_NOBLOCK, False, False)
-                    more = part.more
-                    frames.append(part.buffer)
-            deliver(frame.buffer, frames)
+    def receive_one(self, deliver: Deliver) -> bool:
+        """Read one message if there is one; whether there was."""
+        if not readable(self._socket):
+            return False
+        self._deliver(deliver, self._recv(_NOBLOCK, False, False))
+        return True
+
+    def receive(self, deliver: Deliver) -> None:
+        """Read all messages that are there.
+
+        The descriptor is edge-triggered and sending can swallow the edge: call this after every send and
+        whenever the descriptor becomes readable.
+        """
+        recv = self._recv
+        # An exception for "nothing there" costs as much as three looks: look while few are expected.
+        for _ in range(3):
+            if not readable(self._socket):
+                return
+            self._deliver(deliver, recv(_NOBLOCK, False, False))
+        while True:
+            try:
+                frame = recv(_NOBLOCK, False, False)
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EAGAIN:
+                    raise
+                return
+            self._deliver(deliver, frame)
+
+    def _deliver(self, deliver: Deliver, frame: Any) -> None:
+        frames: Sequence[memoryview] = ()
+        if frame.more:
+            frames = []
+            more = True
+            while more:
+                part = self._recv(_NOBLOCK, False, False)
+                more = part.more
+                frames.append(part.buffer)
+        # Slices of bytes are cheaper than slices of a memoryview, by more than a small copy costs.
+        deliver(frame.bytes if len(frame) <= _COPIED_NBYTES else frame.buffer, frames)
 
     def observe(self, channel: Channel) -> None:
         """Tell the channel what has happened to the connection."""

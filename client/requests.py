@@ -57,9 +57,11 @@ class Template:
         fusable: whether several such requests may travel in one message.
         nbytes: bytes of all inputs of one request (of fixed-size dtypes).
         group: the calls of this kind that wait to be sent; owned by the channel.
+        tails: by timeout, the bytes between the id and the tensor of a message with one such request;
+            empty where it needs more than that.
     """
 
-    __slots__ = ("extra", "fusable", "group", "header", "layout", "nbytes", "plain", "rows")
+    __slots__ = ("extra", "fusable", "group", "header", "layout", "nbytes", "plain", "rows", "tails")
 
     def __init__(self, options: Options, names: Sequence[str], arrays: Sequence[Array]) -> None:
         shared = _shared_rows(arrays)
@@ -79,6 +81,7 @@ class Template:
         self.plain = all(_exports_buffer(array) for array in arrays)
         self.fusable = self.layout.groupable and self.nbytes <= FUSE_LIMIT
         self.group: Any = None
+        self.tails: dict[float | None, bytes] = {}
 
     def payloads(self, arrays: Sequence[Array]) -> list[Any]:
         """The inputs as they travel."""

@@ -130,7 +130,11 @@ class Client:
         extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
         waiter = Waiter()
-        self._submit(waiter, template, arrays, self._timeout if timeout is DEFAULT else timeout)
+        limit = self._timeout if timeout is DEFAULT else timeout
+        if not self._outbox and self._mutex.acquire(blocking=False):
+            self._send_single(waiter, template, arrays, limit)
+        else:
+            self._submit(waiter, template, arrays, limit)
         return self._wait(waiter)
 
     def submit(
@@ -233,6 +237,22 @@ class Client:
             self._background.start()
         return self._link
 
+    def _send_single(
+        self, waiter: Waiter, template: Template, arrays: list[Any], timeout: float | None
+    ) -> None:
+        """Send one call at once. Called with the mutex held, releases it."""
+        try:
+            link = self._link or self._connect()
+            _, frames = self._channel.single(waiter, template, arrays, timeout, time.monotonic())
+            link.send(frames)
+            if self._led:
+                self._deliver(link)
+            else:
+                # Whoever leads looks at the socket before it sleeps.
+                self._led, self._leader = True, waiter
+        finally:
+            self._mutex.release()
+
     def _submit(self, call: Call, template: Template, arrays: list[Any], timeout: float | None) -> None:
         self._outbox.append((call, template, arrays, timeout))
         # Without waiting, so that calls queue up while another thread is sending. The caller looks into the
@@ -288,16 +308,15 @@ class Client:
 
     def _wait(self, waiter: Waiter) -> Any:
         try:
-            if not waiter.finished:
+            if self._leader is not waiter and not waiter.finished:
                 with self._mutex:
                     self._send_outbox()
-                    leads = not self._led and not waiter.finished
-                    if leads:
+                    if not self._led and not waiter.finished:
                         self._led, self._leader = True, waiter
-                if leads:
-                    self._lead(waiter)
-                else:
-                    self._follow(waiter)
+            if self._leader is waiter:
+                self._lead(waiter)
+            elif not waiter.finished:
+                self._follow(waiter)
         except BaseException:
             # KeyboardInterrupt, say: nobody will ask for the answer.
             self._step_down(waiter)
@@ -307,11 +326,21 @@ class Client:
 
     def _lead(self, waiter: Waiter) -> None:
         """Deliver what arrives until the own answer is there."""
+        mutex, channel = self._mutex, self._channel
         while not waiter.finished:
-            for fd, _ in self._poller.poll(self._poll_ms()):
+            with mutex:
+                # What queued up while the mutex was held for the caller's own message.
+                if self._outbox:
+                    self._send_outbox()
+                if self._link is not None and self._link.receive_one(channel.receive):
+                    continue
+                sleep_ms = self._sleep_ms()
+            events = self._poller.poll(sleep_ms)
+            for fd, _ in events:
                 if fd == self._wake_fd:
                     os.eventfd_read(fd)
-            self._receive()
+            if not events:
+                self._receive()
         self._step_down(waiter)
 
     def _step_down(self, waiter: Waiter) -> None:
@@ -358,10 +387,13 @@ class Client:
         return min(_LONGEST_WAIT, max(0.001, deadline - time.monotonic()))
 
     def _poll_ms(self) -> int:
-        """How long whoever leads may sleep."""
         with self._mutex:
-            deadline = self._channel.pending.next_deadline()
-            self._alarm = _NEVER if deadline is None else deadline
+            return self._sleep_ms()
+
+    def _sleep_ms(self) -> int:
+        """How long whoever leads may sleep. Called under the mutex."""
+        deadline = self._channel.pending.next_deadline()
+        self._alarm = _NEVER if deadline is None else deadline
         return int(min(_LONGEST_WAIT, max(0.0, self._alarm - time.monotonic())) * 1e3) + 1
 
     def _completer(self) -> Callbacks:

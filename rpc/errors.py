@@ -167,4 +167,5 @@ def error_from_code(code: int, message: str) -> RpcError:
     cls = _CLASS_OF_CODE.get(code)
     if cls is not None:
         return cls(message)
-    return RpcError(message, StatusCode.UNKNOWN if code == StatusCode.UNKNOWN else code)
+    # OK is no error: a peer that says so in one is confused.
+    return RpcError(message, StatusCode.UNKNOWN if code == StatusCode.OK else code)
