@@ -22,7 +22,7 @@ import zmq
 
 from ..manager.handle import ServableHandle
 from ..manager.snapshot import Snapshot
-from ..rpc.errors import RpcError, UnavailableError
+from ..rpc.errors import CancelledError, DeadlineExceededError, InternalError, RpcError, UnavailableError
 from ..rpc.pump import Bundle, ControlMessage, Drained, Pump, PythonPump, Slice
 from ..rpc.transport import AnyContext, bind_router, descriptor, last_endpoint
 from ..rpc.wire.message import build_control, build_error
@@ -179,12 +179,13 @@ class FrontEnd:
             something has arrived.
         """
         busy = bool(drained.bundles or drained.controls or drained.more or self._finished or self._posted)
-        for message in drained.controls:
-            self._on_control(message)
         if drained.bundles:
             now = time.monotonic()
             for bundle in drained.bundles:
                 self._route(bundle, now)
+        # After the bundles: a CANCEL may have come in together with its request.
+        for message in drained.controls:
+            self._on_control(message)
         while self._finished:
             self._complete(*self._finished.popleft())
         while self._posted:
@@ -360,8 +361,7 @@ class FrontEnd:
         self._admission.start(part.rows, runtime.load)
         waited = time.monotonic() - part.bundle.received
         message = f"the deadline passed after {waited * 1e3:.0f} ms in the queue; the request was not run"
-        if not part.bundle.mirrored:
-            self._pump.fail(part, 4, message)
+        self._refuse(part, DeadlineExceededError(message))
         self._leave(runtime, part)
 
     def _complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
@@ -372,18 +372,19 @@ class FrontEnd:
         compute_us = int(outcome.compute_seconds * 1e6)
         pump = self._pump
         for result in outcome.results:
-            if result.error is not None:
-                for part in result.parts:
-                    runtime.counters.failed += part.requests
-                    self._refuse(part, result.error)
-                    self._leave(runtime, part)
-                continue
-            template = runtime.template(batch.binding, result.outputs)
+            error = result.error
+            try:
+                template = None if error else runtime.template(batch.binding, result.outputs)
+            except RpcError as refusal:
+                template, error = None, InternalError(f"the outputs cannot be sent: {refusal.message}")
             row = 0
             for part in result.parts:
-                bundle = part.bundle
-                if not bundle.mirrored:
-                    queue_us = int((batch.started - bundle.received) * 1e6)
+                if template is None:
+                    assert error is not None
+                    runtime.counters.failed += part.requests
+                    self._refuse(part, error)
+                elif not part.bundle.mirrored:
+                    queue_us = int((batch.started - part.bundle.received) * 1e6)
                     pump.reply(part, template, result.outputs, row, queue_us, compute_us)
                 row += part.rows
                 self._leave(runtime, part)
@@ -404,7 +405,10 @@ class FrontEnd:
         else:
             try:
                 self._control(message)
-            except RpcError as error:
+            except Exception as error:  # noqa: BLE001 - translated, and logged where it is not the caller's doing
+                if not isinstance(error, RpcError):
+                    _log.exception("control call failed")
+                    error = InternalError(f"{type(error).__name__}: {error}")
                 self._pump.send(message.peer, build_error(message.id, 1, error.code, error.message))
 
     def _cancel(self, message: ControlMessage) -> None:
@@ -414,7 +418,7 @@ class FrontEnd:
             for part in runtime.scheduler.cancel(message.peer, message.id, message.count):
                 runtime.counters.cancelled += part.requests
                 self._admission.start(part.rows, runtime.load)
-                self._pump.fail(part, 1, "cancelled by the client")
+                self._refuse(part, CancelledError("cancelled by the client"))
                 self._leave(runtime, part)
 
     def _begin_drain(self) -> None:

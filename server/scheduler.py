@@ -144,15 +144,16 @@ class Scheduler:
         """Take requests out of the queue.
 
         Returns:
-            Those that were found waiting (one slice per request); the others run already or never arrived.
+            Those that were found waiting; the others run already or never arrived.
         """
         found: list[Slice] = []
-        for request_id in range(first_id, first_id + count):
-            for lane in self._lanes.values():
-                part = self._take_out(lane, peer, request_id)
-                if part is not None:
-                    found.append(part)
-                    break
+        for lane in self._lanes.values():
+            for queue in lane.classes:
+                for _ in range(len(queue)):
+                    waiting = queue.popleft()
+                    taken = waiting.part.bundle.overlaps(*waiting.part[1:], peer, first_id, count)
+                    queue.extend(self._without(lane, waiting, taken) if taken else (waiting,))
+                    found += [Slice(waiting.part.bundle, lo, hi) for lo, hi in taken]
         self._drop_empty_lanes()
         return found
 
@@ -238,21 +239,17 @@ class Scheduler:
             queue.appendleft(_Waiting(part, since))
             self._count(lane, part, 1)
 
-    def _take_out(self, lane: _Lane, peer: bytes, request_id: int) -> Slice | None:
-        for queue in lane.classes:
-            for index, (part, since) in enumerate(queue):
-                bundle, lo, hi = part
-                at = bundle.find(peer, request_id)
-                if lo <= at < hi:
-                    del queue[index]
-                    self._count(lane, part, -1)
-                    for span in ((at + 1, hi), (lo, at)):
-                        if span[0] < span[1]:
-                            rest = Slice(bundle, *span)
-                            queue.insert(index, _Waiting(rest, since))
-                            self._count(lane, rest, 1)
-                    return Slice(bundle, at, at + 1)
-        return None
+    def _without(self, lane: _Lane, waiting: _Waiting, taken: list[tuple[int, int]]) -> list[_Waiting]:
+        """What is left of a waiting part when the ranges ``taken``, in ascending order, leave it."""
+        bundle, start, end = waiting.part
+        rest: list[_Waiting] = []
+        self._count(lane, waiting.part, -1)
+        for lo, hi in (*taken, (end, end)):
+            if start < lo:
+                rest.append(_Waiting(Slice(bundle, start, lo), waiting.since))
+                self._count(lane, rest[-1].part, 1)
+            start = hi
+        return rest
 
     def _count(self, lane: _Lane, part: Slice, sign: int) -> None:
         rows = part.rows * sign

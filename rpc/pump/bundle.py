@@ -152,13 +152,20 @@ class Bundle:
             lo = end
             message += 1
 
-    def find(self, peer: bytes, request_id: int) -> int:
-        """Index of a request; -1 if it is not in this bundle."""
-        for message, (owner, first) in enumerate(zip(self.peers, self.first_ids, strict=True)):
-            count = 1 if self.counts is None else self.counts[message]
-            if owner == peer and first <= request_id < first + count:
-                return self._message_starts()[message] + request_id - first
-        return -1
+    def overlaps(self, lo: int, hi: int, peer: bytes, first_id: int, count: int) -> list[tuple[int, int]]:
+        """Ranges of requests within ``[lo, hi)`` whose ids are among ``count`` ids of ``peer`` from
+        ``first_id`` on, in ascending order."""
+        if peer not in self.peers:
+            return []
+        found: list[tuple[int, int]] = []
+        for message in self.messages(lo, hi):
+            if message.peer == peer:
+                begin = max(first_id, message.first_id)
+                end = min(first_id + count, message.first_id + message.requests)
+                if begin < end:
+                    shift = message.start - message.first_id
+                    found.append((begin + shift, end + shift))
+        return found
 
     def split_expired(
         self, lo: int, hi: int, now: float

@@ -118,12 +118,16 @@ def test_messages_cover_a_span(drawn: tuple[Model, int, int]) -> None:
 
 
 @relaxed
-@given(models(), st.sampled_from([b"a", b"b", b"c"]), st.integers(0, 30))
-def test_find(model: Model, peer: bytes, request_id: int) -> None:
-    places = [
-        i for i, request in enumerate(model.requests) if (request.peer, request.id) == (peer, request_id)
+@given(spans(), st.sampled_from([b"a", b"b", b"c"]), st.integers(0, 30), st.integers(1, 8))
+def test_overlaps(span: tuple[Model, int, int], peer: bytes, first_id: int, count: int) -> None:
+    model, lo, hi = span
+    wanted = [
+        index
+        for index in range(lo, hi)
+        if model.requests[index].peer == peer and first_id <= model.requests[index].id < first_id + count
     ]
-    assert [model.bundle.find(peer, request_id)] == (places or [-1])
+    found = model.bundle.overlaps(lo, hi, peer, first_id, count)
+    assert [index for begin, end in found for index in range(begin, end)] == wanted
 
 
 @relaxed

@@ -230,7 +230,8 @@ class TestGrouping:
         assert bundle.rows == [1, 1, 1, 1, 0, 2]
         assert bundle.first_ids == [10, 20, 30]
         assert bundle.inputs[0][:, 0].tolist() == [1, 2, 3, 4, 5, 6]
-        assert [bundle.find(b"p", i) for i in (12, 20, 30, 31, 32)] == [2, 3, 4, 5, -1]
+        found = [bundle.overlaps(0, bundle.requests, b"p", i, 1) for i in (12, 20, 30, 31, 32)]
+        assert found == [[(2, 3)], [(3, 4)], [(4, 5)], [(5, 6)], []]
 
     def test_signatures_priorities_and_routing_keys_are_kept_apart(self, rig: Rig) -> None:
         dealer = rig.dealer(b"p")
