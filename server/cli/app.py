@@ -1,0 +1,69 @@
+"""The commands of ``tensorwire``, put together. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+
+from . import models, predict, serve, status
+
+app = typer.Typer(
+    name="tensorwire",
+    help="Serve models over ZeroMQ, deploy them, call them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+#: Commands that have their own parser: everything behind their name is theirs.
+_FORWARDED: Final[dict[str, Any]] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+}
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from ..version import VERSION
+
+        typer.echo(f"tensorwire {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Serve models over ZeroMQ, deploy them, call them."""
+    del version
+
+
+app.command("serve")(serve.serve)
+app.add_typer(models.app, name="models")
+app.command("predict")(predict.predict)
+app.command("status")(status.status)
+app.command("health")(status.health)
+
+
+@app.command("demo", **_FORWARDED)
+def demo(ctx: typer.Context) -> None:
+    """Serve a small model here and call it."""
+    from .demo import demo as command
+
+    inner = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    inner.command()(command)
+    inner(args=ctx.args, prog_name="tensorwire demo")
+
+
+@app.command("bench", **_FORWARDED)
+def bench(ctx: typer.Context) -> None:
+    """Measure side by side against gRPC (`python -m tensorwire.bench`)."""
+    sys.stdout.flush()
+    # The benchmark takes this process's place: it gets every signal, and its exit status is ours.
+    os.execv(sys.executable, [sys.executable, "-m", "tensorwire.bench", *ctx.args])
