@@ -183,7 +183,8 @@ class Scheduler:
                 # The worker that was busy last has warm caches.
                 runs.append(Run(self._idle.pop(), lane.key, parts, rows))
         expired, self._expired = self._expired, []
-        return Decision(runs, expired, None if wake_at == _NEVER else wake_at)
+        # Without an idle worker the next one that becomes idle is the reason to look again.
+        return Decision(runs, expired, wake_at if self._idle and wake_at != _NEVER else None)
 
     def _next_lane(self, held: set[Hashable], now: float) -> _Lane:
         lanes = self._lanes
