@@ -66,6 +66,8 @@ class FrontEnd:
         self._posted: deque[Callable[[], None]] = deque()
         self._finished: deque[tuple[VersionRuntime, int, Batch, Outcome]] = deque()
         self._wake_fd = -1
+        #: Workers that the grace time did not see finish come to an end after the descriptor is closed.
+        self._wake_lock = threading.Lock()
         self._draining = False
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -107,7 +109,9 @@ class FrontEnd:
         self.post(self._stop)
         self._thread.join()
         self._thread = None
-        os.close(self._wake_fd)
+        with self._wake_lock:
+            wake_fd, self._wake_fd = self._wake_fd, -1
+            os.close(wake_fd)
 
     def post(self, action: Callable[[], None]) -> None:
         """Have the front-end thread call ``action``."""
@@ -142,7 +146,9 @@ class FrontEnd:
         return self._admission.in_flight
 
     def _wake(self) -> None:
-        os.eventfd_write(self._wake_fd, 1)
+        with self._wake_lock:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     # ---------------------------------------------------------------- the loop
 
@@ -412,7 +418,7 @@ class FrontEnd:
                 self._pump.send(message.peer, build_error(message.id, 1, error.code, error.message))
 
     def _cancel(self, message: ControlMessage) -> None:
-        for runtime in self._runtimes.values():
+        for runtime in self.runtimes():
             if not runtime.scheduler.queued_requests:
                 continue
             for part in runtime.scheduler.cancel(message.peer, message.id, message.count):
@@ -435,7 +441,7 @@ class FrontEnd:
         self._stopping = True
 
     def _shut_down(self, socket: zmq.Socket[bytes]) -> None:
-        for runtime in self._runtimes.values():
+        for runtime in self.runtimes():
             for part in runtime.scheduler.clear():
                 self._refuse(part, UnavailableError("the server shut down before the request was run"))
                 self._leave(runtime, part)
