@@ -83,11 +83,11 @@ def _run(servable: Servable, batch: Batch, parts: list[Slice], rows: int) -> Seq
     binding = batch.binding
     if not binding.batched:
         (part,) = parts
-        inputs = {name: part.bundle.inputs[index] for name, index in binding.names}
+        inputs = _inputs(part)
         if part.bundle.signature.layout.rows:
             start = part.bundle.row_start(part.lo)
             inputs = {name: block[start : start + rows] for name, block in inputs.items()}
-        return servable.run(inputs, binding.outputs)
+        return _called(servable, binding, inputs)
     if rows <= batch.max_batch_size:
         return _run_rows(servable, batch, _gather(binding, parts), rows)
     inputs = _gather(binding, parts)
@@ -102,21 +102,33 @@ def _run(servable: Servable, batch: Batch, parts: list[Slice], rows: int) -> Seq
     return [np.concatenate(column) for column in zip(*pieces, strict=True)]
 
 
+def _inputs(part: Slice) -> dict[str, Array]:
+    """A bundle's blocks by name. Not by the binding's indices: requests of one lane share one binding, and
+    may name their inputs in different orders."""
+    return dict(zip(part.bundle.signature.layout.names, part.bundle.inputs, strict=True))
+
+
 def _gather(binding: Binding, parts: list[Slice]) -> dict[str, Array]:
     """One block per input: a view where the rows lie in one piece, else one copy."""
     if len(parts) == 1:
         bundle, lo, hi = parts[0]
         if lo == 0 and hi == bundle.requests:
-            return {name: bundle.inputs[index] for name, index in binding.names}
+            return _inputs(parts[0])
         start, end = bundle.row_start(lo), bundle.row_start(hi)
-        return {name: bundle.inputs[index][start:end] for name, index in binding.names}
-    spans = [(bundle, bundle.row_start(lo), bundle.row_start(hi)) for bundle, lo, hi in parts]
-    # Bundles of one lane may name their inputs in different orders.
-    order = [dict(zip(bundle.signature.layout.names, bundle.inputs, strict=True)) for bundle, _, _ in spans]
+        return {name: block[start:end] for name, block in _inputs(parts[0]).items()}
+    spans = [
+        (_inputs(part), part.bundle.row_start(part.lo), part.bundle.row_start(part.hi)) for part in parts
+    ]
     return {
-        name: np.concatenate([blocks[name][lo:hi] for blocks, (_, lo, hi) in zip(order, spans, strict=True)])
-        for name, _ in binding.names
+        name: np.concatenate([blocks[name][lo:hi] for blocks, lo, hi in spans]) for name, _ in binding.names
     }
+
+
+def _called(servable: Servable, binding: Binding, inputs: dict[str, Array]) -> Sequence[Array]:
+    outputs = servable.run(inputs, binding.outputs)
+    if len(outputs) != len(binding.outputs):
+        raise InternalError(f"the model gave {len(outputs)} outputs; expected {', '.join(binding.outputs)}")
+    return outputs
 
 
 def _run_rows(servable: Servable, batch: Batch, inputs: dict[str, Array], rows: int) -> Sequence[Array]:
@@ -127,7 +139,7 @@ def _run_rows(servable: Servable, batch: Batch, inputs: dict[str, Array], rows: 
             name: np.concatenate((block, np.repeat(block[-1:], padded - rows, axis=0)))
             for name, block in inputs.items()
         }
-    outputs = servable.run(inputs, batch.binding.outputs)
+    outputs = _called(servable, batch.binding, inputs)
     expected = padded if rows else 0
     for name, output in zip(batch.binding.outputs, outputs, strict=True):
         if not output.shape or output.shape[0] != expected:
