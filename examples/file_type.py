@@ -77,11 +77,11 @@ def _classify(ends: Sequence[tuple[bytes, bytes]], predict: Predict) -> list[Fil
     found = {i: _of_few_bytes(end[0]) for i, end in enumerate(ends) if i not in rows}
     if rows:
         outputs = predict(MODEL, {"bytes": np.stack(list(rows.values()))})
-        found |= dict(zip(rows, map(_interpret, outputs["target_label"]), strict=True))
+        found |= dict(zip(rows, map(interpret, outputs["target_label"]), strict=True))
     return [found[i] for i in range(len(ends))]
 
 
-def _interpret(probabilities: np.ndarray) -> FileType:
+def interpret(probabilities: np.ndarray) -> FileType:
     """The most probable label, or "some text" and "unknown" where the model is not sure enough of it."""
     config, knowledge = _labels()
     best = int(probabilities.argmax())

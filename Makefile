@@ -1,0 +1,73 @@
+# Everything here sets up what it needs first; only Python >= 3.11 must be there.
+#   make demo | test | lint | bench | bench-quick | bench-import | setup | wheel | clean
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+# Arguments for pytest, the demo and the benchmarks: make test ARGS="tests/client -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+# The stamps carry the version: an environment of another interpreter does not count, and is made anew.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+READY := $(VENV)/.ready-$(VERSION)
+WEIGHTS := $(VENV)/.weights-$(VERSION)
+STEP := .ci/step
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
+# The pinned versions are those that were tried together; CONSTRAINTS= takes the newest ones.
+CONSTRAINTS ?= constraints.txt
+PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench bench-quick bench-import wheel clean
+
+help:
+	@sed -n '2,3s/^# *//p' Makefile
+
+setup: $(READY) $(WEIGHTS)
+
+demo: setup
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(STEP) "ruff check" $(BIN)/ruff check --quiet
+	@$(STEP) "ruff format" $(BIN)/ruff format --check --quiet
+	@$(STEP) "basedpyright" $(BIN)/basedpyright
+
+format: $(READY)
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+# Under two minutes. Figures worth quoting need a machine that does nothing else.
+bench-quick: $(READY)
+	@$(BIN)/python -m tensorwire.bench quick --check $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m tensorwire.bench quick --rounds 7 --duration 2 --warmup 0.5 --out out/bench.json --check $(ARGS)
+
+bench-import: $(READY)
+	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
+
+wheel: $(READY)
+	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------- set-up
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name another one: make PYTHON=..." >&2; exit 1; }
+	@$(STEP) "virtual environment in $(VENV)" $(PYTHON) .ci/venv.py $(VENV)
+	@$(STEP) "installing tensorwire and its tools into $(VENV)" $(PIP) $(PINNED) --editable '.[dev]'
+	@touch $@
+
+# Only the model files of these packages are used, never their code: silero-vad alone would bring PyTorch.
+$(WEIGHTS): constraints.txt | $(READY)
+	@$(STEP) "installing the examples' models" $(PIP) $(PINNED) --no-deps --ignore-requires-python \
+		'magika>=1.0.1' 'rapidocr-onnxruntime>=1.4.0' 'silero-vad>=6.2.2'
+	@touch $@
