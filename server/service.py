@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Self
@@ -28,6 +29,8 @@ _GC_THRESHOLD = 100_000
 #: still run, which may never end.
 _UNLOAD_SECONDS = 5.0
 _UNLOAD_SECONDS_BUSY = 1.0
+#: Longest that :meth:`Server.reconfigure` waits for the front end, in seconds.
+_APPLY_SECONDS = 5.0
 
 
 class Server:
@@ -92,6 +95,10 @@ class Server:
         self.manager.reconfigure(manager)
         self.config = serving
         self.front_end.apply(serving)
+        # Actions are carried out in turn: when this one is, the new limits are in force.
+        applied = threading.Event()
+        self.front_end.post(applied.set)
+        applied.wait(_APPLY_SECONDS)
 
     def close(self) -> bool:
         """Stop: drain, end the front end, unload the models.

@@ -181,9 +181,10 @@ def _override(settings: Settings, override: Override) -> Settings:
     key, value, source = override
     section, _, field = key.partition(".")
     cls = SECTIONS.get(section)
-    if cls is None or field not in cls.__struct_fields__:
-        known = [f"{name}.{field}" for name, cls in SECTIONS.items() for field in cls.__struct_fields__]
-        raise InvalidArgumentError(f"{source}: {unknown_key(key, known).message}")
+    if cls is None:
+        raise InvalidArgumentError(f"{source}: {unknown_key(section, SECTIONS).message}")
+    if field not in cls.__struct_fields__:
+        raise InvalidArgumentError(f"{source}: {unknown_key(key, cls.__struct_fields__).message}")
     try:
         value = _prepare(key, value, Path())
     except InvalidArgumentError as error:

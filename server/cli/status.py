@@ -10,7 +10,6 @@ import typer
 from .common import (
     FAILED,
     SERVER_VARIABLE,
-    USAGE,
     JsonOption,
     ServerOption,
     fail,
@@ -69,22 +68,23 @@ def _look(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Health and stats; with ``wait`` as soon as the server is ready, or as they are when time is over."""
     from ...client import Client
-    from ...rpc.errors import InvalidArgumentError, RpcError
+    from ...rpc.errors import DeadlineExceededError, RpcError, UnavailableError
 
     until = time.monotonic() + timeout
-    with Client(address, timeout=min(timeout, 1.0) if wait else timeout) as client:
-        while True:
-            over = not wait or time.monotonic() >= until - INTERVAL
-            try:
-                found: dict[str, Any] = client.control("health")
-                if found["ready"] or over:
-                    return found, client.control("stats") if with_stats else {}
-            except InvalidArgumentError as error:
-                fail(error.message, USAGE)
-            except RpcError as error:
-                if over:
-                    fail(f"{error}; --server or {SERVER_VARIABLE} names another one")
-            time.sleep(INTERVAL)
+    try:
+        with Client(address, timeout=min(timeout, 1.0) if wait else timeout) as client:
+            while True:
+                over = not wait or time.monotonic() >= until - INTERVAL
+                try:
+                    found: dict[str, Any] = client.control("health")
+                    if found["ready"] or over:
+                        return found, client.control("stats") if with_stats else {}
+                except (UnavailableError, DeadlineExceededError):
+                    if over:
+                        raise
+                time.sleep(INTERVAL)
+    except RpcError as error:
+        fail(f"{error}; --server or {SERVER_VARIABLE} names another one")
 
 
 def _state(health: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -203,7 +204,11 @@ def save(path: Path, outputs: Mapping[str, Array]) -> None:
             array = fixed
         arrays[name] = array
     try:
-        np.savez(path, allow_pickle=False, **cast("dict[str, Any]", arrays))
+        # Not numpy.savez: it takes names as keywords, and an output may be called "file".
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
     except OSError as error:
         raise InvalidArgumentError(f"{path} cannot be written: {error.strerror or error}") from None
 
