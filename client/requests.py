@@ -153,9 +153,13 @@ def as_array(value: npt.ArrayLike) -> Array:
         InvalidArgumentError: it is ragged or of a kind that cannot be sent.
     """
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        if array.dtype.kind in "SU" and not isinstance(value, np.ndarray | np.generic):
+            # NumPy's text of fixed width drops zero bytes at the end and takes numbers for text.
+            array = np.asarray(value, dtype=OBJECT_DTYPE)
     except ValueError as error:
         raise InvalidArgumentError(f"input is not an array: {error}") from None
+    return array
 
 
 def _shared_rows(arrays: Sequence[Array]) -> int | None:
