@@ -81,9 +81,10 @@ class Link:
             while more:
                 part = self._recv(_NOBLOCK, False, False)
                 more = part.more
-                frames.append(part.buffer)
+                frames.append(part.buffer.toreadonly())
+        # Read-only: the results of the calls of one message share its memory.
         # Slices of bytes are cheaper than slices of a memoryview, by more than a small copy costs.
-        deliver(frame.bytes if len(frame) <= _COPIED_NBYTES else frame.buffer, frames)
+        deliver(frame.bytes if len(frame) <= _COPIED_NBYTES else frame.buffer.toreadonly(), frames)
 
     def observe(self, channel: Channel) -> None:
         """Tell the channel what has happened to the connection."""
