@@ -26,6 +26,7 @@ def _plain_handler() -> logging.Handler:
 
 def _terminal_handler() -> logging.Handler:
     from rich.console import Console
+    from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 
     handler = RichHandler(
@@ -33,7 +34,7 @@ def _terminal_handler() -> logging.Handler:
         show_path=False,
         markup=False,
         log_time_format="%H:%M:%S",
-        highlighter=None,
+        highlighter=NullHighlighter(),
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler

@@ -144,7 +144,7 @@ def test_no_address(command: list[str]) -> None:
 # ---------------------------------------------------------------- models
 
 
-def test_models_lists_every_version(run: Run) -> None:
+def test_models_and_show(run: Run) -> None:
     output = run("models")
     assert "stable" in row(output, "ranker", "1", "AVAILABLE")
     assert "yes" in row(output, "ranker", "2", "AVAILABLE")
@@ -153,9 +153,6 @@ def test_models_lists_every_version(run: Run) -> None:
     assert rows["ranker", 1]["labels"] == ["stable"]
     assert rows["ranker", 1]["workers"] >= 1
     assert rows["broken", 1]["reason"].startswith("INVALID_ARGUMENT")
-
-
-def test_show(run: Run) -> None:
     output = run("models", "show", "several")
     assert output.startswith("several version 4, onnxruntime, batches: up to ")
     assert row(output, "input", "a", "float32").endswith("[?, 3]")
@@ -189,22 +186,16 @@ def test_loading_what_fails_waits_for_the_new_result(run: Run, repository: Path)
     assert row(run("models", "load", "broken", 1), "broken", "1", "AVAILABLE")
 
 
-def test_commands_can_be_given_without_waiting(run: Run) -> None:
-    assert run("models", "load", "ranker", 1, "--no-wait").startswith("taken in by the server")
-
-
-def test_waiting_has_an_end(run: Run, repository: Path) -> None:
-    (repository / "ranker" / "3").mkdir()
-    output = run("models", "load", "ranker", 3, "--timeout", 0.1, status=1)
-    assert "not done after 0.1 s, the server goes on: " in output
-    assert "ranker:3 WAITING (the directory is empty)" in output
-
-
-def test_unknown_versions(run: Run) -> None:
+def test_what_cannot_be_done_and_what_is_not_waited_for(run: Run, repository: Path) -> None:
     assert "has no version 9; versions in the repository: 1, 2" in run(
         "models", "load", "ranker", 9, status=1
     )
     assert "no model 'nope'" in run("models", "unload", "nope", status=1)
+    assert run("models", "load", "ranker", 1, "--no-wait").startswith("taken in by the server")
+    (repository / "ranker" / "3").mkdir()
+    output = run("models", "load", "ranker", 3, "--timeout", 0.1, status=1)
+    assert "not done after 0.1 s, the server goes on: " in output
+    assert "ranker:3 WAITING (the directory is empty)" in output
 
 
 def test_labels_move_and_go(run: Run) -> None:
@@ -237,14 +228,11 @@ def test_rescan_waits_for_what_is_new(run: Run, repository: Path) -> None:
 # ---------------------------------------------------------------- predict
 
 
-def test_predict_prints_names_types_and_values(run: Run) -> None:
+def test_predict(run: Run) -> None:
     output = run("predict", "several", "-i", "a=[[1, 2, 3]]", "-i", "b=[2]")
     assert output == (
         "sum: float32[1, 3]\n[[3. 4. 5.]]\nproduct: float32[1, 3]\n[[2. 4. 6.]]\nb_out: int64[1]\n[2]\n"
     )
-
-
-def test_predict_takes_versions_labels_and_json(run: Run) -> None:
     one = ("predict", "ranker", "-i", "x=[1, 0, 0, 0]", "--json")
     assert json.loads(run(*one, "--label", "stable"))["outputs"]["y"]["data"] == [[2, 0, 0, 0]]
     result = json.loads(run(*one, "--version", 2))
@@ -253,6 +241,13 @@ def test_predict_takes_versions_labels_and_json(run: Run) -> None:
         "outputs": {"y": {"dtype": "float32", "shape": [1, 4], "data": [[3, 0, 0, 0]]}},
     }
     assert "version 9 is not there" in run(*one, "--version", 9, status=1)
+    assert run("predict", "ranker", status=2) == (
+        "error: input x is missing; expected inputs: x: float32[?, 4]\n"
+    )
+    output = run("predict", "ranker", "-i", "x=[[1, 2]]", status=1)
+    assert output.startswith("error: INVALID_ARGUMENT: ")
+    assert output.count("expected") == 1
+    assert "x: float32[?, 4]" in output
 
 
 def test_predict_reads_and_writes_files(run: Run, tmp_path: Path) -> None:
@@ -268,24 +263,11 @@ def test_predict_reads_and_writes_files(run: Run, tmp_path: Path) -> None:
     assert "cannot be written" in run(
         "predict", "ranker", "-i", "x=[1, 2, 3, 4]", "-o", tmp_path / "no" / "o.npz", status=1
     )
-
-
-def test_predict_takes_text(run: Run, tmp_path: Path) -> None:
     (tmp_path / "poem").write_text("line\n")
     assert "['[1] is text here']" in run("predict", "text", "-i", "x=@[1] is text here")
     assert "['a' 'b']" in run("predict", "text", "-i", 'x=["a", "b"]')
     output = json.loads(run("predict", "text", "-i", f"x={tmp_path / 'poem'}", "--json"))
     assert output["outputs"]["y"] == {"dtype": "string", "shape": [1], "data": ["line\n"]}
-
-
-def test_predict_says_what_it_expects(run: Run) -> None:
-    assert run("predict", "ranker", status=2) == (
-        "error: input x is missing; expected inputs: x: float32[?, 4]\n"
-    )
-    output = run("predict", "ranker", "-i", "x=[[1, 2]]", status=1)
-    assert output.startswith("error: INVALID_ARGUMENT: ")
-    assert output.count("expected") == 1
-    assert "x: float32[?, 4]" in output
 
 
 # ---------------------------------------------------------------- status
