@@ -51,7 +51,8 @@ class Admission:
         """How many of the requests ``lo`` to ``hi`` of a bundle may come in.
 
         Returns:
-            The end of the admitted range, and why the rest was refused.
+            The end of the admitted range, and why what follows was refused: that holds for requests with the
+            same deadline. None where the rest has another deadline, and is to be asked for by itself.
         """
         config = self.config
         rows = bundle.row_span(lo, hi)
@@ -72,6 +73,8 @@ class Admission:
         self, bundle: Bundle, lo: int, hi: int, load: Load, now: float
     ) -> tuple[int, RpcError | None]:
         config = self.config
+        # A peer in a hurry must not have the others of its bundle refused.
+        hi, deadline = bundle.deadline_run(lo, hi)
         rooms: list[tuple[float, str]] = [
             (
                 config.max_queued_rows - self.queued_rows,
@@ -83,7 +86,7 @@ class Admission:
             ),
         ]
         if load.row_seconds:
-            patience = (bundle.earliest_deadline - now) * _PATIENCE
+            patience = (deadline - now) * _PATIENCE
             rooms.append(
                 (
                     patience * load.workers / load.row_seconds - load.queued_rows,

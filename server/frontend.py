@@ -29,6 +29,7 @@ from ..rpc.wire.message import build_control, build_error
 from ..rpc.wire.prefix import Kind
 from .admission import Admission
 from .batch import Batch, Outcome
+from .binding import Binding
 from .config import ServingConfig
 from .runtime import VersionRuntime
 
@@ -69,6 +70,8 @@ class FrontEnd:
         #: Workers that the grace time did not see finish come to an end after the descriptor is closed.
         self._wake_lock = threading.Lock()
         self._draining = False
+        #: One bundle has arrived, and no other together with it.
+        self._alone = False
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._idle = threading.Event()
@@ -187,6 +190,7 @@ class FrontEnd:
         busy = bool(drained.bundles or drained.controls or drained.more or self._finished or self._posted)
         if drained.bundles:
             now = time.monotonic()
+            self._alone = len(drained.bundles) == 1
             for bundle in drained.bundles:
                 self._route(bundle, now)
         # After the bundles: a CANCEL may have come in together with its request.
@@ -282,24 +286,34 @@ class FrontEnd:
         if runtime.idle and not handle.acquire():
             return False
         binding = runtime.bindings.get(bundle.signature)
-        error = binding.error
-        end = lo
-        if error is None:
-            end, error = self._admission.admit(bundle, lo, hi, runtime.load, now)
-        if end > lo:
-            part = Slice(bundle, lo, end)
-            runtime.remember(binding)
-            self._admission.enter(part, runtime.load)
-            runtime.scheduler.add(part, binding.key, now, together=binding.batched)
-            runtime.counters.requests += end - lo
-            self._touched[runtime] = None
-        if end < hi:
-            assert error is not None
-            runtime.counters.rejected += hi - end
-            self._refuse(Slice(bundle, end, hi), error)
+        if self._alone and runtime.idle and runtime.runs_at_once(binding, bundle, lo, hi, now):
+            runtime.counters.requests += hi - lo
+            batch = runtime.batch(binding, [Slice(bundle, lo, hi)], bundle.row_span(lo, hi), now)
+            self._answer(runtime, batch, runtime.run_inline(batch))
+            handle.release()
+            return True
+        while lo < hi:
+            end, error = lo, binding.error
+            if error is None:
+                end, error = self._admission.admit(bundle, lo, hi, runtime.load, now)
+            if end > lo:
+                self._enqueue(runtime, binding, Slice(bundle, lo, end), now)
+            lo = end
+            if error is not None:
+                # The others may have more time, or ask for less.
+                lo = hi if binding.error else bundle.deadline_run(end, hi)[0]
+                runtime.counters.rejected += lo - end
+                self._refuse(Slice(bundle, end, lo), error)
         if runtime.idle:
             handle.release()
         return True
+
+    def _enqueue(self, runtime: VersionRuntime, binding: Binding, part: Slice, now: float) -> None:
+        runtime.remember(binding)
+        self._admission.enter(part, runtime.load)
+        runtime.scheduler.add(part, binding.key, now, together=binding.batched)
+        runtime.counters.requests += part.requests
+        self._touched[runtime] = None
 
     def _add_runtime(self, handle: ServableHandle) -> VersionRuntime:
         runtime: VersionRuntime
@@ -346,16 +360,16 @@ class FrontEnd:
     # ---------------------------------------------------------------- batches
 
     def _dispatch(self) -> None:
-        while self._touched:
-            runtime, _ = self._touched.popitem()
-            scheduler = runtime.scheduler
+        # Each once: what runs here must not hold back the messages that arrive meanwhile, and refusals.
+        touched, self._touched = self._touched, {}
+        for runtime in touched:
             now = time.monotonic()
-            decision = scheduler.decide(now)
+            decision = runtime.scheduler.decide(now)
             runtime.wake_at = decision.wake_at
             for part in decision.expired:
                 self._expire(runtime, part)
             for run in decision.runs:
-                batch = runtime.batch_of(run, now)
+                batch = runtime.batch(runtime.binding_of(run), run.parts, run.rows, now)
                 self._admission.start(run.rows, runtime.load)
                 if runtime.runs_inline(run, now):
                     self._complete(runtime, run.worker, batch, runtime.run_inline(batch))
@@ -371,10 +385,15 @@ class FrontEnd:
         self._leave(runtime, part)
 
     def _complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
-        runtime.account(batch, outcome)
         runtime.worker_done(worker)
         if runtime.scheduler.queued_requests:
             self._touched[runtime] = None
+        self._answer(runtime, batch, outcome)
+        for part in batch.parts:
+            self._leave(runtime, part)
+
+    def _answer(self, runtime: VersionRuntime, batch: Batch, outcome: Outcome) -> None:
+        runtime.account(batch, outcome)
         compute_us = int(outcome.compute_seconds * 1e6)
         pump = self._pump
         for result in outcome.results:
@@ -393,7 +412,6 @@ class FrontEnd:
                     queue_us = int((batch.started - part.bundle.received) * 1e6)
                     pump.reply(part, template, result.outputs, row, queue_us, compute_us)
                 row += part.rows
-                self._leave(runtime, part)
 
     def _leave(self, runtime: VersionRuntime, part: Slice) -> None:
         self._admission.leave(part, runtime.load)

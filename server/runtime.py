@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..manager.config import ModelConfig
 from ..manager.handle import ServableHandle
-from ..rpc.pump import ReplyTemplate
+from ..rpc.pump import Bundle, ReplyTemplate, Slice
 from ..rpc.types import OBJECT_DTYPE, name_of_dtype
 from ..rpc.wire.header import Layout, ReplyHeader, TensorHeader, encode_header
 from .admission import Load
@@ -23,8 +23,7 @@ from .workers import Finished, ThreadWorker, Worker
 
 Array = npt.NDArray[Any]
 
-#: When batches that run inline take this many times the budget on average, none do for a while. An average,
-#: because a single slow one is more often the machine's doing than the model's.
+#: When batches that run inline take this many times the budget on average, none do for a while.
 _TOLERANCE: Final = 2
 _SMOOTHING: Final = 0.1
 _PENALTY_SECONDS: Final = 1.0
@@ -128,26 +127,47 @@ class VersionRuntime:
                 self._binding_of_key.clear()
             self._binding_of_key[binding.key] = binding
 
-    def batch_of(self, run: Run, now: float) -> Batch:
-        """The scheduler's decision as something to execute."""
-        return Batch(
-            self._binding_of_key[run.key],
-            run.parts,
-            run.rows,
-            self.max_batch_size,
-            self.handle.config.batching.allowed_batch_sizes,
-            now,
+    def binding_of(self, run: Run) -> Binding:
+        """How the requests of a scheduled batch are run."""
+        return self._binding_of_key[run.key]
+
+    def batch(self, binding: Binding, parts: list[Slice], rows: int, now: float) -> Batch:
+        """Something to execute."""
+        allowed = self.handle.config.batching.allowed_batch_sizes
+        return Batch(binding, parts, rows, self.max_batch_size, allowed, now)
+
+    def runs_at_once(self, binding: Binding, bundle: Bundle, lo: int, hi: int, now: float) -> bool:
+        """Whether requests that found everything idle run here and now.
+
+        That is what admission and scheduler would come to: nothing waits, so no limit can be reached; a
+        worker is idle, the batch is short, and nothing is to wait for company.
+        """
+        return (
+            binding.error is None
+            and binding.batched
+            and 0 < bundle.row_span(lo, hi) <= self._inline_rows
+            and now >= self._inline_from
+            and not self.scheduler.policy.max_queue_delay
+            and self.scheduler.idle_workers > 0
+            and hi - lo <= self.load.max_in_flight
         )
 
     def runs_inline(self, run: Run, now: float) -> bool:
-        """Whether a batch is so short that handing it to a thread would cost more than running it."""
-        return 0 < run.rows <= self._inline_rows and now >= self._inline_from
+        """Whether a batch is so short that handing it to a thread would cost more than running it.
+
+        Not while much more waits: then a worker's core is worth more than the hand-over costs.
+        """
+        if not 0 < run.rows <= self._inline_rows or now < self._inline_from:
+            return False
+        return self.load.queued_rows * self.load.row_seconds <= self._inline_seconds
 
     def run_inline(self, batch: Batch) -> Outcome:
         """Run a batch in the calling thread."""
         outcome = run_batch(self.handle.servable, batch)
         self.counters.inline_batches += 1
-        self._inline_mean += _SMOOTHING * (outcome.compute_seconds - self._inline_mean)
+        # Bounded: a single slow one is more often the machine's doing than the model's.
+        seconds = min(outcome.compute_seconds, 2 * _TOLERANCE * self._inline_seconds)
+        self._inline_mean += _SMOOTHING * (seconds - self._inline_mean)
         if self._inline_mean > _TOLERANCE * self._inline_seconds:
             self._inline_from = time.monotonic() + _PENALTY_SECONDS
             self._inline_mean = 0.0
@@ -163,7 +183,12 @@ class VersionRuntime:
         counters.batches += 1
         counters.rows += batch.rows
         counters.compute_seconds += outcome.compute_seconds
-        self._cost.learn(batch.rows, outcome.compute_seconds)
+        seconds = outcome.compute_seconds
+        if self.scheduler.queued_requests:
+            # For those who wait, the ways to the worker and back count too, and its waiting for the
+            # interpreter.
+            seconds = max(seconds, time.monotonic() - batch.started)
+        self._cost.learn(batch.rows, seconds)
         self.load.row_seconds = self._cost.row_seconds
 
     def template(self, binding: Binding, outputs: Sequence[Array]) -> ReplyTemplate:

@@ -167,6 +167,15 @@ class Bundle:
                     found.append((begin + shift, end + shift))
         return found
 
+    def deadline_run(self, lo: int, hi: int) -> tuple[int, float]:
+        """The end, at most ``hi``, of the messages from request ``lo`` on that share a deadline, and that."""
+        starts, deadlines = self._message_starts(), self.deadlines
+        message = bisect_right(starts, lo) - 1
+        deadline = deadlines[message]
+        while message < len(deadlines) and starts[message] < hi and deadlines[message] == deadline:
+            message += 1
+        return min(hi, starts[message]), deadline
+
     def split_expired(
         self, lo: int, hi: int, now: float
     ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

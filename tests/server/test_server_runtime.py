@@ -39,8 +39,7 @@ def config(workers: int = 1, max_batch_size: int = 8, **options: Any) -> ModelCo
 def batch(runtime: VersionRuntime, *numbers: int) -> Batch:
     made = bundle(*numbers, inputs=[np.ones((len(numbers), 2), np.float32)], of=X)
     binding = runtime.bindings.get(X)
-    runtime.remember(binding)
-    return runtime.batch_of(Run(0, binding.key, [whole(made)], len(numbers)), 0.0)
+    return runtime.batch(binding, [whole(made)], len(numbers), 0.0)
 
 
 class Rig:
