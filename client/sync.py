@@ -453,6 +453,8 @@ class _Background:
         for fd in (self._wake_fd, link.monitor_fd):
             poller.register(fd, select.POLLIN)
         registered = False
+        # The monitor's descriptor says nothing before it has been found empty once.
+        self._work(link)
         while not self._stopping:
             if self._leading != registered:
                 registered = self._leading
