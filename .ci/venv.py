@@ -1,8 +1,8 @@
-"""Make a virtual environment with the interpreter that runs this, unless there is one already.
+"""Make a virtual environment with the interpreter that runs this, unless there is one of its version already.
 
     python3 .ci/venv.py DIRECTORY
 
-Runs with any Python 3, so that an old one gets a message and not a SyntaxError.
+Runs with older versions than tensorwire does, so that they get a message and not a SyntaxError.
 """
 
 import os
@@ -14,21 +14,26 @@ LOWEST = (3, 11)
 
 def version_of(directory):
     """(major, minor) of an environment's interpreter; None where there is none, or a broken one."""
-    python = os.path.join(directory, "bin", "python")
-    code = "import sys, pip; print(*sys.version_info[:2])"
+    command = [
+        os.path.join(directory, "bin", "python"),
+        "-c",
+        "import sys, pip; print(*sys.version_info[:2])",
+    ]
     try:
-        found = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+        found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return tuple(map(int, found.stdout.split()))
 
 
 def main(directory):
+    """Exit status of venv; 0 where there is nothing to do."""
     mine = sys.version_info[:2]
     if mine < LOWEST:
+        needed = ".".join(map(str, LOWEST))
+        found = ".".join(map(str, mine))
         sys.exit(
-            "%s is Python %d.%d; tensorwire needs %d.%d or newer: make PYTHON=python3.12 ..."
-            % ((sys.executable,) + mine + LOWEST)
+            f"{sys.executable} is Python {found}; {needed} or newer is needed: make PYTHON=python{needed} ..."
         )
     if version_of(directory) == mine:
         return 0
