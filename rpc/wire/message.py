@@ -37,7 +37,7 @@ Buffer = bytes | bytearray | memoryview
 Array = npt.NDArray[Any]
 
 #: Tensors of more bytes than this travel as frames of their own. docs/decisions/0003 has the measurement.
-INLINE_LIMIT: Final = 32_768
+INLINE_LIMIT: Final = 65_536
 
 _ROW_COUNT: Final = np.dtype("<u4")
 
