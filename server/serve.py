@@ -17,6 +17,7 @@ from typing import Final
 
 import zmq
 
+from ..manager.memory import use_one_heap
 from ..rpc.errors import InvalidArgumentError, RpcError
 from .report import Progress, describe_available, describe_failed, describe_waiting, empty_hint, reach_warning
 from .service import Server, tune_interpreter
@@ -71,6 +72,7 @@ class Service:
         self._set_level()
         self._remove_ready_file()
         self._install_signals()
+        use_one_heap()
         self._server = Server(self._settings.manager, self._settings.serving)
         self._server.start()
         self._announce()
