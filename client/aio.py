@@ -193,6 +193,8 @@ class AsyncClient:
             self._link = Link(self._context, self._address)
             self._loop.add_reader(self._link.fd, self._on_readable)
             self._loop.add_reader(self._link.monitor_fd, self._on_monitor)
+            # Its descriptor says nothing before it has been found empty once.
+            self._on_monitor()
         return self._loop
 
     def _ready_link(self) -> Link:
