@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from .checks import expectations, verify
 from .models import CASE_OF_NAME
 from .processes import ChildError
+from .proof_commands import add_proofs
 from .quick import CONCURRENCIES, plan, run
 from .report import as_text, render
 from .results import Document, Settings
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     quick.add_argument(
         "--check", action="store_true", help="verify the expected ratios; exit status 1 on failure"
     )
+    add_proofs(commands)
     return parser
 
 

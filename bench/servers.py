@@ -54,7 +54,7 @@ def _echo(_repository: Path, log: Path) -> AbstractContextManager[Server]:
 @contextmanager
 def _tensorwire(repository: Path, log: Path) -> Generator[Server]:
     """The released command; ready when it answers for every model."""
-    address = f"tcp://127.0.0.1:{_free_port()}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     arguments = ["-m", f"{__package__}.peers.tensorwire_server", "serve", str(repository), "--bind", address]
     with Child("tensorwire serve", arguments, log, ends_with_stdin=False) as child:
         child.wait_until(lambda: _answers(address), _READY_SECONDS)
@@ -74,7 +74,7 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
