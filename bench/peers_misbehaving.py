@@ -95,7 +95,7 @@ def run(settings: PeersSettings) -> Proof:
         with serving(repository, logs) as server, Client(server.address, timeout=30.0) as client:
             spec = Spec(address=server.address, kind="identity", model=MODEL, rate=settings.rate)
             with SteadyClient.start(spec, logs) as steady:
-                _warm_up(server.address)
+                warm_up(server.address)
                 time.sleep(0.5)
                 steady.take()
                 begun = time.monotonic()
@@ -134,7 +134,7 @@ def _nothing() -> None:
     pass
 
 
-def _warm_up(address: str) -> None:
+def warm_up(address: str) -> None:
     """What is kept once needed (threads, buffers for large answers) is there before the count."""
     with RawPeer(address) as peer:
         for number in range(8):
