@@ -114,6 +114,10 @@ def run(settings: PeersSettings) -> Proof:
                 ]
                 _report(proof, settings, calls, calm, before, episodes)
                 proof.raw["untouched"] = untouched
+                proof.notes.append(
+                    f"before any bad peer: {untouched}; the first, uncounted pass left {before}, "
+                    "which is what later growth is held against"
+                )
                 proof.raw["pump"] = client.control("stats")["pump"]
     proof.seconds = time.monotonic() - started
     return proof
