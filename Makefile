@@ -1,5 +1,5 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | bench | bench-quick | bench-import | setup | wheel | clean
+#   make demo | test | lint | format | bench | bench-quick | bench-import | setup | wheel | clean
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -18,8 +18,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
+PROOFS := bench-swap bench-malformed bench-overload bench-peers
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick bench-import wheel clean
+.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import wheel clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -45,8 +47,18 @@ format: $(READY)
 bench-quick: $(READY)
 	@$(BIN)/python -m tensorwire.bench quick --check $(ARGS)
 
+# One of the proofs: no failed call while versions change, nothing that bad input, overload or bad peers can harm.
+$(PROOFS): bench-%: $(READY)
+	@$(BIN)/python -m tensorwire.bench $* --check $(ARGS)
+
+# Everything, each part to its end; fails at the end if a part did. Ctrl-C ends all of it.
 bench: $(READY)
-	@$(BIN)/python -m tensorwire.bench quick --rounds 7 --duration 2 --warmup 0.5 --out out/bench.json --check $(ARGS)
+	@failed=; \
+	run() { echo; echo "== $$*"; $(BIN)/python -m "$$@" || { [ $$? -ne 130 ] || exit 130; failed="$$failed $$2"; }; }; \
+	run tensorwire.bench quick --rounds 7 --duration 2 --warmup 0.5 --out out/bench.json --check; \
+	for proof in $(PROOFS:bench-%=%); do run tensorwire.bench $$proof --check; done; \
+	run tensorwire.bench.import_time --rounds 15; \
+	[ -z "$$failed" ] || { echo "not passed:$$failed" >&2; exit 1; }
 
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
