@@ -67,6 +67,7 @@ class VersionRuntime:
         self._finished = finished
         self._workers: dict[int, Worker] = {}
         self._next_worker = 0
+        self._running: dict[int, Batch] = {}
         self._cost = CostModel(handle.costs)
         self.load.row_seconds = self._cost.row_seconds
         self._inline_seconds = inline_budget
@@ -105,6 +106,7 @@ class VersionRuntime:
 
     def worker_done(self, worker: int) -> None:
         """A worker has finished its batch: it is idle, or leaves if there are too many."""
+        self._running.pop(worker, None)
         if len(self._workers) > self.load.workers:
             self._workers.pop(worker).stop()
         else:
@@ -175,7 +177,12 @@ class VersionRuntime:
 
     def submit(self, worker: int, batch: Batch) -> None:
         """Hand a batch to a worker."""
+        self._running[worker] = batch
         self._workers[worker].submit(batch)
+
+    def running(self) -> list[Batch]:
+        """What workers have in hand."""
+        return list(self._running.values())
 
     def account(self, batch: Batch, outcome: Outcome) -> None:
         """Learn from a finished batch."""

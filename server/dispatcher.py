@@ -1,0 +1,296 @@
+"""From bundles to replies: what the front-end thread does with requests. No sockets, no threads.
+
+Routes, admits or refuses, asks the schedulers what runs where, has it run, and answers through the pump.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from ..manager.handle import ServableHandle
+from ..manager.snapshot import Route, Snapshot
+from ..rpc.errors import CancelledError, DeadlineExceededError, InternalError, RpcError, UnavailableError
+from ..rpc.pump import Bundle, Pump, Slice
+from .admission import Admission
+from .batch import Batch, Outcome
+from .binding import Binding
+from .config import ServingConfig
+from .runtime import VersionRuntime
+
+#: Called from a worker's thread when a batch is done.
+Completed = Callable[[VersionRuntime, int, Batch, Outcome], None]
+
+
+class Dispatcher:
+    """Owns the runtimes of the versions that serve. Used by the front-end thread only.
+
+    Attributes:
+        touched: runtimes for which there may be something to decide.
+        draining: new requests are refused.
+        alone: one bundle has arrived, and no other together with it.
+    """
+
+    def __init__(
+        self,
+        config: ServingConfig,
+        snapshot: Callable[[], Snapshot],
+        pump: Pump,
+        completed: Completed,
+    ) -> None:
+        self.config = config
+        self._snapshot = snapshot
+        self._pump = pump
+        self._completed = completed
+        self._admission = Admission(config)
+        self._runtimes: dict[ServableHandle, VersionRuntime] = {}
+        self.touched: dict[VersionRuntime, None] = {}
+        self.draining = False
+        self.alone = False
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or run."""
+        return self._admission.in_flight
+
+    def runtimes(self) -> list[VersionRuntime]:
+        """What is served now (a copy, for other threads too)."""
+        return list(self._runtimes.values())
+
+    def apply(self, config: ServingConfig) -> None:
+        """Take over limits that have changed."""
+        self.config = config
+        self._admission.config = config
+
+    # ---------------------------------------------------------------- requests in
+
+    def route(self, bundle: Bundle, now: float) -> None:
+        """Send requests to the versions that they ask for, or refuse them."""
+        header = bundle.signature.header
+        if self.draining:
+            self._refuse(Slice(bundle, 0, bundle.requests), UnavailableError("the server is shutting down"))
+            return
+        snapshot = self._snapshot()
+        model = snapshot.models.get(header.model)
+        route = (
+            None if model is None or header.version is not None or header.label is not None else model.route
+        )
+        if route is None:
+            self._admit(bundle, 0, bundle.requests, now, 0.0)
+            return
+        for lo, hi, draw in _shares(route, bundle):
+            self._admit(bundle, lo, hi, now, draw)
+        if route.shadow is not None:
+            mirrored = int(bundle.requests * route.shadow_fraction + random.random())
+            if mirrored:
+                self._admit_to(route.shadow, bundle.mirror(), 0, mirrored, now)
+
+    def _admit(self, bundle: Bundle, lo: int, hi: int, now: float, draw: float) -> None:
+        header = bundle.signature.header
+        # A version can begin to unload between the look-up and the acquisition; the newest snapshot then
+        # has another.
+        for _ in range(3):
+            try:
+                handle = self._snapshot().resolve(
+                    header.model, header.version, header.label, bundle.routing_key, draw
+                )
+            except RpcError as error:
+                self._refuse(Slice(bundle, lo, hi), error)
+                return
+            if self._admit_to(handle, bundle, lo, hi, now):
+                return
+        self._refuse(
+            Slice(bundle, lo, hi), UnavailableError(f"model {header.model!r} is being unloaded; try again")
+        )
+
+    def _admit_to(self, handle: ServableHandle, bundle: Bundle, lo: int, hi: int, now: float) -> bool:
+        """Queue requests for a version, or refuse them. False: the version is being unloaded."""
+        runtime = self._runtimes.get(handle)
+        if runtime is None:
+            if handle.closing:
+                return False
+            runtime = self._add_runtime(handle)
+        if runtime.idle and not handle.acquire():
+            return False
+        binding = runtime.bindings.get(bundle.signature)
+        if self.alone and runtime.idle and runtime.runs_at_once(binding, bundle, lo, hi, now):
+            runtime.counters.requests += hi - lo
+            batch = runtime.batch(binding, [Slice(bundle, lo, hi)], bundle.row_span(lo, hi), now)
+            self._answer(runtime, batch, runtime.run_inline(batch))
+            handle.release()
+            self._drop_if_retired(runtime)
+            return True
+        while lo < hi:
+            end, error = lo, binding.error
+            if error is None:
+                end, error = self._admission.admit(bundle, lo, hi, runtime.load, now)
+            if end > lo:
+                self._enqueue(runtime, binding, Slice(bundle, lo, end), now)
+            lo = end
+            if error is not None:
+                # The others may have more time, or ask for less.
+                lo = hi if binding.error else bundle.deadline_run(end, hi)[0]
+                runtime.counters.rejected += lo - end
+                self._refuse(Slice(bundle, end, lo), error)
+        if runtime.idle:
+            handle.release()
+        return True
+
+    def _enqueue(self, runtime: VersionRuntime, binding: Binding, part: Slice, now: float) -> None:
+        runtime.remember(binding)
+        self._admission.enter(part, runtime.load)
+        runtime.scheduler.add(part, binding.key, now, together=binding.batched)
+        runtime.counters.requests += part.requests
+        self.touched[runtime] = None
+
+    def _add_runtime(self, handle: ServableHandle) -> VersionRuntime:
+        runtime: VersionRuntime
+
+        def finished(worker: int, batch: Batch, outcome: Outcome) -> None:
+            self._completed(runtime, worker, batch, outcome)
+
+        runtime = VersionRuntime(handle, finished, self.config.inline_budget)
+        self._runtimes[handle] = runtime
+        handle.slot = runtime
+        return runtime
+
+    def reconfigure(self) -> None:
+        """Take over settings of live versions that have changed."""
+        for runtime in self._runtimes.values():
+            if runtime.reconfigure():
+                self.touched[runtime] = None
+
+    def retire(self, handle: ServableHandle) -> None:
+        """Let go of a version that is not published any more, once its requests are answered."""
+        runtime = self._runtimes.get(handle)
+        if runtime is not None:
+            runtime.retired = True
+            self._drop_if_retired(runtime)
+
+    def _drop_if_retired(self, runtime: VersionRuntime) -> None:
+        if runtime.retired and runtime.idle:
+            self._runtimes.pop(runtime.handle, None)
+            runtime.stop()
+
+    def _refuse(self, part: Slice, error: RpcError) -> None:
+        if not part.bundle.mirrored:
+            self._pump.fail(part, error.code, error.message)
+
+    # ---------------------------------------------------------------- batches
+
+    def dispatch(self) -> None:
+        """Carry out what the schedulers decide."""
+        # Each once: what runs here must not hold back the messages that arrive meanwhile, and refusals.
+        touched, self.touched = self.touched, {}
+        for runtime in touched:
+            now = time.monotonic()
+            decision = runtime.scheduler.decide(now)
+            runtime.wake_at = decision.wake_at
+            for part in decision.expired:
+                self._expire(runtime, part)
+            for run in decision.runs:
+                batch = runtime.batch(runtime.binding_of(run), run.parts, run.rows, now)
+                self._admission.start(run.rows, runtime.load)
+                if runtime.runs_inline(run, now):
+                    self.complete(runtime, run.worker, batch, runtime.run_inline(batch))
+                else:
+                    runtime.submit(run.worker, batch)
+
+    def _expire(self, runtime: VersionRuntime, part: Slice) -> None:
+        runtime.counters.expired += part.requests
+        self._admission.start(part.rows, runtime.load)
+        waited = time.monotonic() - part.bundle.received
+        message = f"the deadline passed after {waited * 1e3:.0f} ms in the queue; the request was not run"
+        self._refuse(part, DeadlineExceededError(message))
+        self._leave(runtime, part)
+
+    def complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
+        """A worker has finished a batch."""
+        runtime.worker_done(worker)
+        if runtime.scheduler.queued_requests:
+            self.touched[runtime] = None
+        self._answer(runtime, batch, outcome)
+        for part in batch.parts:
+            self._leave(runtime, part)
+
+    def _answer(self, runtime: VersionRuntime, batch: Batch, outcome: Outcome) -> None:
+        runtime.account(batch, outcome)
+        compute_us = int(outcome.compute_seconds * 1e6)
+        pump = self._pump
+        for result in outcome.results:
+            error = result.error
+            try:
+                template = None if error else runtime.template(batch.binding, result.outputs)
+            except RpcError as refusal:
+                template, error = None, InternalError(f"the outputs cannot be sent: {refusal.message}")
+            row = 0
+            for part in result.parts:
+                if template is None:
+                    assert error is not None
+                    runtime.counters.failed += part.requests
+                    self._refuse(part, error)
+                elif not part.bundle.mirrored:
+                    queue_us = int((batch.started - part.bundle.received) * 1e6)
+                    pump.reply(part, template, result.outputs, row, queue_us, compute_us)
+                row += part.rows
+
+    def _leave(self, runtime: VersionRuntime, part: Slice) -> None:
+        self._admission.leave(part, runtime.load)
+        if runtime.idle:
+            runtime.handle.release()
+            self._drop_if_retired(runtime)
+
+    def cancel(self, peer: bytes, first_id: int, count: int) -> None:
+        """Take requests out of the queues."""
+        for runtime in self.runtimes():
+            if not runtime.scheduler.queued_requests:
+                continue
+            for part in runtime.scheduler.cancel(peer, first_id, count):
+                runtime.counters.cancelled += part.requests
+                self._admission.start(part.rows, runtime.load)
+                self._refuse(part, CancelledError("cancelled by the client"))
+                self._leave(runtime, part)
+
+    def close(self) -> None:
+        """Answer what waits and what still runs with UNAVAILABLE, and end the workers."""
+        for runtime in self.runtimes():
+            for part in runtime.scheduler.clear():
+                self._refuse(part, UnavailableError("the server shut down before the request was run"))
+            for batch in runtime.running():
+                for part in batch.parts:
+                    self._refuse(part, UnavailableError("the server shut down while the request was run"))
+            runtime.stop()
+
+    # ---------------------------------------------------------------- time
+
+    def wake_at(self, now: float) -> float | None:
+        """When a scheduler wants to be asked again; those whose time has come are touched."""
+        earliest: float | None = None
+        for runtime in self._runtimes.values():
+            if runtime.wake_at is not None:
+                if runtime.wake_at <= now:
+                    self.touched[runtime] = None
+                earliest = runtime.wake_at if earliest is None else min(earliest, runtime.wake_at)
+        return earliest
+
+
+def _shares(route: Route, bundle: Bundle) -> Iterator[tuple[int, int, float]]:
+    """Ranges of a bundle's requests that go to one target each, with a draw that leads there.
+
+    Draws are spread evenly from a random start, so that each bundle is split as the weights say.
+    """
+    requests = bundle.requests
+    start = random.random()
+    if route.sticky and bundle.routing_key is not None:
+        yield 0, requests, start
+        return
+    lo = 0
+    while lo < requests:
+        hi = lo + 1
+        draw = (start + lo) / requests % 1.0
+        target = route.pick(None, draw)
+        while hi < requests and route.pick(None, (start + hi) / requests % 1.0) is target:
+            hi += 1
+        yield lo, hi, draw
+        lo = hi
