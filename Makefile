@@ -54,10 +54,10 @@ $(PROOFS): bench-%: $(READY)
 # Everything, each part to its end; fails at the end if a part did. Ctrl-C ends all of it.
 bench: $(READY)
 	@failed=; \
-	run() { echo; echo "== $$*"; $(BIN)/python -m "$$@" || { [ $$? -ne 130 ] || exit 130; failed="$$failed $$2"; }; }; \
+	run() { echo; echo "== $$*"; $(BIN)/python -m "$$@" || { [ $$? -ne 130 ] || exit 130; failed="$$failed $${2:-$$1}"; }; }; \
 	run tensorwire.bench quick --rounds 7 --duration 2 --warmup 0.5 --out out/bench.json --check; \
 	for proof in $(PROOFS:bench-%=%); do run tensorwire.bench $$proof --check; done; \
-	run tensorwire.bench.import_time --rounds 15; \
+	run tensorwire.bench.import_time; \
 	[ -z "$$failed" ] || { echo "not passed:$$failed" >&2; exit 1; }
 
 bench-import: $(READY)
