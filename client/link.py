@@ -8,7 +8,7 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..rpc.transport import AnyContext, connect_dealer, descriptor, plain_send, readable
+from ..rpc.transport import AnyContext, connect, descriptor, new_dealer, plain_send, readable
 from ..rpc.wire.message import Buffer
 from .channel import Channel
 
@@ -26,7 +26,7 @@ class Link:
 
     def __init__(self, context: AnyContext, address: str) -> None:
         self._address = address
-        self._socket = connect_dealer(context, address)
+        self._socket = new_dealer(context)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
         events |= zmq.EVENT_CONNECT_RETRIED
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(int(events))
@@ -34,6 +34,12 @@ class Link:
         self._recv: Any = self._socket.recv
         self.fd = descriptor(self._socket)
         self.monitor_fd = descriptor(self._monitor)
+        try:
+            # Only now: a monitor that is made later can miss that the connection stands.
+            connect(self._socket, address)
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send one message. Never blocks: the pipe has no limit, what is pending is bounded by timeouts."""

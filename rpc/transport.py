@@ -57,6 +57,17 @@ def connect_dealer(context: AnyContext, address: str) -> zmq.Socket[bytes]:
     Raises:
         InvalidArgumentError: it is not an address.
     """
+    socket = new_dealer(context)
+    try:
+        connect(socket, address)
+    except InvalidArgumentError:
+        socket.close()
+        raise
+    return socket
+
+
+def new_dealer(context: AnyContext) -> zmq.Socket[bytes]:
+    """A DEALER that is not connected yet: a monitor made now misses no event."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     # The client bounds what is pending by its timeouts; a send must never block an event loop.
@@ -65,15 +76,22 @@ def connect_dealer(context: AnyContext, address: str) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
     _heartbeat(socket)
+    return socket
+
+
+def connect(socket: zmq.Socket[bytes], address: str) -> None:
+    """Begin to connect a socket; returns at once.
+
+    Raises:
+        InvalidArgumentError: it is not an address.
+    """
     try:
         socket.connect(address)
     except zmq.ZMQError as error:
-        socket.close()
         raise InvalidArgumentError(
             f"cannot connect to {address!r}: {zmq.strerror(error.errno or 0)}; "
             "expected tcp://HOST:PORT or ipc://PATH"
         ) from None
-    return socket
 
 
 def _heartbeat(socket: zmq.Socket[bytes]) -> None:
