@@ -294,7 +294,8 @@ def test_closing_does_not_wait_for_a_load_that_hangs(tmp_path: Path, engine: Fak
     add_version(tmp_path, "m", 1)
     with make(tmp_path, engine, drain_timeout=0.05) as manager:
         eventually(lambda: engine.loads == [("m", 1)], "the load")
-        assert manager.status()[0].state == "LOADING"
+        # The load can begin before the control thread has published that it does.
+        eventually(lambda: [line.state for line in manager.status()] == ["LOADING"], "its state")
     gate.set()
 
 
