@@ -242,7 +242,8 @@ class Client:
     ) -> None:
         """Send one call at once. Called with the mutex held, releases it."""
         try:
-            link = self._link or self._connect()
+            # While it is being closed, the link is still there.
+            link = self._connect() if self._closed or self._link is None else self._link
             _, frames = self._channel.single(waiter, template, arrays, timeout, time.monotonic())
             link.send(frames)
             if self._led:
@@ -332,15 +333,17 @@ class Client:
                 # What queued up while the mutex was held for the caller's own message.
                 if self._outbox:
                     self._send_outbox()
-                if self._link is not None and self._link.receive_one(channel.receive):
+                arrived = self._link is not None and self._link.receive_one(channel.receive)
+                if waiter.finished:
+                    break
+                # However much arrives for others: nobody's timeout waits for that.
+                channel.expire(time.monotonic())
+                if arrived:
                     continue
                 sleep_ms = self._sleep_ms()
-            events = self._poller.poll(sleep_ms)
-            for fd, _ in events:
+            for fd, _ in self._poller.poll(sleep_ms):
                 if fd == self._wake_fd:
                     os.eventfd_read(fd)
-            if not events:
-                self._receive()
         self._step_down(waiter)
 
     def _step_down(self, waiter: Waiter) -> None:
