@@ -334,11 +334,10 @@ class Client:
                 if self._outbox:
                     self._send_outbox()
                 arrived = self._link is not None and self._link.receive_one(channel.receive)
-                if waiter.finished:
-                    break
-                # However much arrives for others: nobody's timeout waits for that.
-                channel.expire(time.monotonic())
-                if arrived:
+                if not waiter.finished:
+                    # However much arrives for others: nobody's timeout waits for that.
+                    channel.expire(time.monotonic())
+                if arrived or waiter.finished:
                     continue
                 sleep_ms = self._sleep_ms()
             for fd, _ in self._poller.poll(sleep_ms):
