@@ -131,10 +131,14 @@ class Client:
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
         waiter = Waiter()
         limit = self._timeout if timeout is DEFAULT else timeout
-        if not self._outbox and self._mutex.acquire(blocking=False):
-            self._send_single(waiter, template, arrays, limit)
-        else:
-            self._submit(waiter, template, arrays, limit)
+        try:
+            if not self._outbox and self._mutex.acquire(blocking=False):
+                self._send_single(waiter, template, arrays, limit)
+            else:
+                self._submit(waiter, template, arrays, limit)
+        except BaseException:
+            self._give_up(waiter)
+            raise
         return self._wait(waiter)
 
     def submit(
@@ -319,11 +323,14 @@ class Client:
             elif not waiter.finished:
                 self._follow(waiter)
         except BaseException:
-            # KeyboardInterrupt, say: nobody will ask for the answer.
-            self._step_down(waiter)
-            self._abandon(waiter)
+            self._give_up(waiter)
             raise
         return waiter.result()
+
+    def _give_up(self, waiter: Waiter) -> None:
+        """After a KeyboardInterrupt, say: nobody will ask for the answer."""
+        self._step_down(waiter)
+        self._abandon(waiter)
 
     def _lead(self, waiter: Waiter) -> None:
         """Deliver what arrives until the own answer is there."""
