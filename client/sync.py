@@ -17,6 +17,7 @@ import zmq
 
 from ..rpc.errors import RpcError, UnavailableError, error_from_code
 from ..rpc.transport import AnyContext
+from .background import Background
 from .channel import Channel
 from .futures import Callbacks, CallFuture, Waiter
 from .link import Link
@@ -74,7 +75,7 @@ class Client:
         self._leader: Waiter | None = None
         #: Until when whoever leads may sleep.
         self._alarm = _NEVER
-        self._background: _Background | None = None
+        self._background: Background | None = None
         self._callbacks: Callbacks | None = None
         self._closed = False
         self._departed = threading.Event()
@@ -237,7 +238,7 @@ class Client:
             self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._poller.register(self._link.fd, select.POLLIN)
             self._poller.register(self._wake_fd, select.POLLIN)
-            self._background = _Background(self, self._link)
+            self._background = Background(self._link, self._watch, self._poll_ms)
             self._background.start()
         return self._link
 
@@ -405,6 +406,21 @@ class Client:
         self._alarm = _NEVER if deadline is None else deadline
         return int(min(_LONGEST_WAIT, max(0.0, self._alarm - time.monotonic())) * 1e3) + 1
 
+    def _watch(self) -> None:
+        """What the background thread does whenever it is woken."""
+        with self._mutex:
+            link, background, channel = self._link, self._background, self._channel
+            if link is None or background is None:
+                return
+            link.observe(channel)
+            if background.leading:
+                link.receive(channel.receive)
+                channel.expire(time.monotonic())
+                if not channel.pending.envelopes:
+                    background.leading = False
+                    self._led = False
+            self._nudge()
+
     def _completer(self) -> Callbacks:
         """Called under the mutex."""
         if self._callbacks is None:
@@ -426,67 +442,3 @@ class Client:
         if frame is not None and self._link is not None:
             self._link.send((frame,))
             self._deliver(self._link)
-
-
-class _Background:
-    """The thread that watches the connection, and delivers answers while nobody who waits does it himself."""
-
-    def __init__(self, client: Client, link: Link) -> None:
-        self._client = client
-        self._link = link
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._leading = False
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="tensorwire-client", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def lead(self) -> None:
-        """Deliver answers until nothing is pending. Called under the client's mutex."""
-        self._leading = True
-        self.wake()
-
-    def wake(self) -> None:
-        os.eventfd_write(self._wake_fd, 1)
-
-    def stop(self) -> None:
-        self._stopping = True
-        self.wake()
-        self._thread.join()
-        os.close(self._wake_fd)
-
-    def _run(self) -> None:
-        link = self._link
-        poller = select.poll()
-        for fd in (self._wake_fd, link.monitor_fd):
-            poller.register(fd, select.POLLIN)
-        registered = False
-        # The monitor's descriptor says nothing before it has been found empty once.
-        self._work(link)
-        while not self._stopping:
-            if self._leading != registered:
-                registered = self._leading
-                if registered:
-                    poller.register(link.fd, select.POLLIN)
-                else:
-                    poller.unregister(link.fd)
-            for fd, _ in poller.poll(self._client._poll_ms() if registered else None):  # pyright: ignore[reportPrivateUsage]
-                if fd == self._wake_fd:
-                    os.eventfd_read(fd)
-            self._work(link)
-
-    def _work(self, link: Link) -> None:
-        client = self._client
-        channel = client._channel  # pyright: ignore[reportPrivateUsage]
-        with client._mutex:  # pyright: ignore[reportPrivateUsage]
-            if self._stopping:
-                return
-            link.observe(channel)
-            if self._leading:
-                link.receive(channel.receive)
-                channel.expire(time.monotonic())
-                if not channel.pending.envelopes:
-                    self._leading = False
-                    client._led = False  # pyright: ignore[reportPrivateUsage]
-            client._nudge()  # pyright: ignore[reportPrivateUsage]
