@@ -492,7 +492,8 @@ class TestSwaps:
         futures += [rig.client.submit("m", x(value)) for value in (3, 4)]
         rig.queued(2)
         rig.client.control("models.unload", {"model": "m"})
-        with pytest.raises(RpcError):
+        until(lambda: "m" not in rig.client.health().models)
+        with pytest.raises(RpcError, match="'m'"):
             rig.client.predict("m", x(5))
         rig.gate.open()
         assert [first(future.result(LONG)) for future in futures] == [4, 6, 8]
