@@ -22,7 +22,7 @@ from .decode import bad_value, decode, read_toml
 #: Upper end of the derived ``max_batch_size``, rows.
 DEFAULT_MAX_BATCH_SIZE: Final = 256
 #: The derived ``max_batch_size`` keeps the input block of one batch within this many bytes.
-DEFAULT_BATCH_BYTES: Final = 16 << 20
+DEFAULT_BATCH_BYTES: Final = 1 << 20
 DEFAULT_WORKERS: Final = 4
 #: What a ``bytes``/``string`` element is taken for where a size has to be guessed, bytes.
 _OBJECT_BYTES: Final = 32

@@ -7,8 +7,14 @@ import gc
 from functools import cache
 from typing import Any, Final
 
-#: glibc's ``M_ARENA_MAX``.
+#: glibc's ``M_TRIM_THRESHOLD``, ``M_MMAP_THRESHOLD`` and ``M_ARENA_MAX``.
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
+#: Free memory at the end of the heap that is kept for the next large tensors, bytes.
+_KEPT: Final = 256 << 20
+#: Larger blocks come from the operating system and go back to it; glibc takes no more than this.
+_LARGEST_ON_HEAP: Final = 32 << 20
 
 
 @cache
@@ -25,15 +31,18 @@ def _libc(name: str, *arguments: Any) -> Any | None:
 
 
 def use_one_heap() -> None:
-    """Have all threads share one heap; call it before threads are started, in a process that is all ours.
+    """Have all threads share one heap that keeps what it has; call it before threads are started, in a
+    process that is all ours.
 
     glibc gives threads heaps of their own, whose ends :func:`return_memory` cannot give back: versions of up
-    to 32 MiB that a load thread has read would stay resident, one for each heap. The interpreter lets few
-    threads allocate at the same time anyway: CPU per request was measured to be the same with one heap.
+    to 32 MiB that a load thread has read would stay resident, one for each heap. And it gives memory back to
+    the operating system after each large tensor, only to have the next one fault it in again page by page.
     """
     mallopt = _libc("mallopt", ctypes.c_int, ctypes.c_int)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
+        mallopt(_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
 
 
 def return_memory() -> None:

@@ -155,13 +155,8 @@ class VersionRuntime:
         )
 
     def runs_inline(self, run: Run, now: float) -> bool:
-        """Whether a batch is so short that handing it to a thread would cost more than running it.
-
-        Not while much more waits: then a worker's core is worth more than the hand-over costs.
-        """
-        if not 0 < run.rows <= self._inline_rows or now < self._inline_from:
-            return False
-        return self.load.queued_rows * self.load.row_seconds <= self._inline_seconds
+        """Whether a batch is so short that handing it to a thread would cost more than running it."""
+        return 0 < run.rows <= self._inline_rows and now >= self._inline_from
 
     def run_inline(self, batch: Batch) -> Outcome:
         """Run a batch in the calling thread."""

@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from ...manager.memory import use_one_heap
 from ...rpc.errors import RpcError
 from ..child import Ready, run_loop, say, when_stdin_closes
 from . import kserve
@@ -126,6 +127,7 @@ async def serve(
 
 
 async def _main(options: argparse.Namespace) -> None:
+    use_one_heap()
     with ExitStack() as stack:
         backend = stack.enter_context(ManagerBackend(options.repository))
         executor = stack.enter_context(ThreadPoolExecutor(1)) if options.executor else None

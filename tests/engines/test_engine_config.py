@@ -255,7 +255,8 @@ def test_max_batch_size_comes_from_the_allowed_sizes() -> None:
     ("spec", "rows"),
     [
         (TensorSpec("x", "float32", (None, 16)), 256),
-        (TensorSpec("x", "float32", (None, 3, 224, 224)), 16),
+        (TensorSpec("x", "float32", (None, 3, 224, 224)), 1),
+        (TensorSpec("x", "float32", (None, 32, 32, 3)), 64),
         (TensorSpec("x", "uint8", (None, 1 << 25)), 1),
         (TensorSpec("x", "string", (None,)), 256),
         (TensorSpec("x", "int64", (None, None)), 256),

@@ -146,7 +146,7 @@ def test_metadata_of_dynamic_shapes(tmp_path: Path) -> None:
 def test_an_image_model(tmp_path: Path) -> None:
     path = models.image(tmp_path)
     servable = load(path)
-    assert servable.metadata.max_batch_size == 16
+    assert servable.metadata.max_batch_size == 1
     x = np.random.default_rng(0).standard_normal((2, 3, 224, 224), np.float32)
     assert same(servable.run({"data": x}, ["logits"])[0], reference(path, ["logits"], {"data": x})[0])
 
