@@ -18,7 +18,7 @@ from .link import Link
 from .pending import Envelope
 from .requests import Inputs, Templates, encode_extra
 from .results import Health, ModelMetadata, VersionStatus, converted
-from .sentinel import DEFAULT, DefaultTimeout
+from .sentinel import DEFAULT, DefaultTimeout, resolved
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -110,17 +110,16 @@ class AsyncClient:
             extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
         loop = self._loop or self._connect()
+        limit = resolved(timeout, self._timeout)
         call: asyncio.Future[Outputs] = loop.create_future()
-        if timeout is DEFAULT:
-            timeout = self._timeout
         channel = self._channel
         if self._fuse and template.fusable and channel.pending.envelopes:
-            envelope = channel.enqueue(call, template, arrays, timeout)
+            envelope = channel.enqueue(call, template, arrays, limit)
             if not self._flush_scheduled:
                 self._flush_scheduled = True
                 loop.call_soon(self._flush)
         else:
-            envelope, frames = channel.single(call, template, arrays, timeout, time.monotonic())
+            envelope, frames = channel.single(call, template, arrays, limit, time.monotonic())
             self._ready_link().send(frames)
             if not self._check_scheduled:
                 self._check_scheduled = True
@@ -164,7 +163,7 @@ class AsyncClient:
         """An administrative call (docs/protocol.md lists the methods); the result as msgpack types."""
         loop = self._loop or self._connect()
         call: asyncio.Future[Any] = loop.create_future()
-        limit = self._timeout if timeout is DEFAULT else timeout
+        limit = resolved(timeout, self._timeout)
         frame = self._channel.control(call, method, dict(params or {}), limit, time.monotonic())
         self._ready_link().send((frame,))
         self._after_send()

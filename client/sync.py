@@ -24,7 +24,7 @@ from .link import Link
 from .pending import Call, Envelope
 from .requests import Inputs, Template, Templates, encode_extra
 from .results import Health, ModelMetadata, VersionStatus, converted
-from .sentinel import DEFAULT, DefaultTimeout
+from .sentinel import DEFAULT, DefaultTimeout, resolved
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -131,7 +131,7 @@ class Client:
         extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
         waiter = Waiter()
-        limit = self._timeout if timeout is DEFAULT else timeout
+        limit = resolved(timeout, self._timeout)
         try:
             if not self._outbox and self._mutex.acquire(blocking=False):
                 self._send_single(waiter, template, arrays, limit)
@@ -162,7 +162,7 @@ class Client:
         extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
         future = CallFuture(self._cancel, self._completer)
-        self._submit(future, template, arrays, self._timeout if timeout is DEFAULT else timeout)
+        self._submit(future, template, arrays, resolved(timeout, self._timeout))
         self._lead_in_background()
         return cast("Future[Outputs]", future)
 
@@ -196,7 +196,7 @@ class Client:
     ) -> Any:
         """An administrative call (docs/protocol.md lists the methods); the result as msgpack types."""
         waiter = Waiter()
-        limit = self._timeout if timeout is DEFAULT else timeout
+        limit = resolved(timeout, self._timeout)
         with self._mutex:
             link = self._connect()
             frame = self._channel.control(waiter, method, dict(params or {}), limit, time.monotonic())

@@ -231,8 +231,9 @@ class Dispatcher:
                     runtime.counters.failed += part.requests
                     self._refuse(part, error)
                 elif not part.bundle.mirrored:
-                    queue_us = int((batch.started - part.bundle.received) * 1e6)
-                    pump.reply(part, template, result.outputs, row, queue_us, compute_us)
+                    waited = batch.started - part.bundle.received
+                    runtime.counters.queue_seconds += waited * part.requests
+                    pump.reply(part, template, result.outputs, row, int(waited * 1e6), compute_us)
                 row += part.rows
 
     def _leave(self, runtime: VersionRuntime, part: Slice) -> None:

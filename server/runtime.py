@@ -125,8 +125,9 @@ class VersionRuntime:
     def remember(self, binding: Binding) -> None:
         """Make sure that the batches of a binding's key can be run."""
         if binding.key not in self._binding_of_key:
-            if len(self._binding_of_key) >= _TEMPLATES_KEPT and self.idle:
-                self._binding_of_key.clear()
+            if len(self._binding_of_key) >= _TEMPLATES_KEPT:
+                waiting = self.scheduler.keys
+                self._binding_of_key = {k: b for k, b in self._binding_of_key.items() if k in waiting}
             self._binding_of_key[binding.key] = binding
 
     def binding_of(self, run: Run) -> Binding:

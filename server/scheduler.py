@@ -12,7 +12,7 @@ dtypes, trailing shapes, wanted outputs), because only equal keys can share a ba
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, KeysView
 from typing import Final, NamedTuple
 
 import msgspec
@@ -105,6 +105,11 @@ class Scheduler:
         #: Rows and requests that wait.
         self.queued_rows = 0
         self.queued_requests = 0
+
+    @property
+    def keys(self) -> KeysView[Hashable]:
+        """The batch keys of what waits."""
+        return self._lanes.keys()
 
     @property
     def idle_workers(self) -> int:

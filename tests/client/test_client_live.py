@@ -748,3 +748,17 @@ class TestInterrupts:
             other = pool.submit(client.predict, "m", X)
             router.answer(router.receive())
             assert other.result(LONG)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan")])
+def test_impossible_timeouts_are_refused(timeout: float, router: Router, run: Any) -> None:
+    async def main() -> None:
+        async with AsyncClient(router.endpoint) as client:
+            with pytest.raises(InvalidArgumentError, match="timeout"):
+                await client.predict("m", X, timeout=timeout)
+
+    run(main())
+    with Client(router.endpoint) as client:
+        for call in (client.predict, client.submit):
+            with pytest.raises(InvalidArgumentError, match="timeout"):
+                call("m", X, timeout=timeout)
