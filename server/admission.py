@@ -96,8 +96,10 @@ class Admission:
             )
         room, reason = min(rooms)
         end = hi if room >= bundle.row_span(lo, hi) else bundle.fit(lo, hi, max(0, int(room)))
-        if end == lo and not load.queued_rows and rooms.index((room, reason)) == 2:
-            # An empty queue refuses nobody for the estimate's sake: the first one may well be in time.
+        first = bundle.row_span(lo, lo + 1)
+        if end == lo and not load.queued_rows and (not self.queued_rows or first <= rooms[0][0]):
+            # An empty queue refuses nobody: a request that is larger than the limit would never come in, and
+            # one that is expected to be late may well be in time.
             end = lo + 1
         for free, limit in (
             (
