@@ -36,7 +36,6 @@ _log = logging.getLogger("tensorwire.server")
 _DRAIN_LIMIT: Final = 1024
 #: How often slow peers are tried again, in seconds.
 _FLUSH_INTERVAL: Final = 0.002
-_POLLIN: Final = int(zmq.POLLIN)
 
 #: Called in the front-end thread for each control call; the answer goes through ``FrontEnd.answer``.
 ControlHandler = Callable[[ControlMessage], None]

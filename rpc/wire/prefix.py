@@ -65,5 +65,5 @@ class Prefix(msgspec.Struct, frozen=True):
 
 
 def aligned(offset: int) -> int:
-    """The next multiple of 16 at or after ``offset``."""
-    return (offset + 15) & ~15
+    """The next multiple of :data:`ALIGNMENT` at or after ``offset``."""
+    return (offset + ALIGNMENT - 1) & -ALIGNMENT
