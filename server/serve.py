@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from enum import StrEnum
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -237,8 +238,16 @@ class Service:
         )
         if self._ready_file is not None:
             self._ready_file.unlink(missing_ok=True)
-        clean = server.close()
+        with ThreadPoolExecutor(1, "tensorwire-close") as executor:
+            closing = executor.submit(self._close)
+            # In steps: a signal that comes just before a wait begins is not seen before that wait ends.
+            while not wait([closing], _TICK).done:
+                pass
+        _log.info("stopped")
+        return closing.result()
+
+    def _close(self) -> bool:
+        clean = self._server.close()
         # Not left to the interpreter, which does not wait until the last replies have gone out.
         zmq.Context.instance().term()
-        _log.info("stopped")
         return clean
