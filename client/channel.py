@@ -108,8 +108,10 @@ class Channel:
             if tail:
                 # Arrays have the buffer protocol, which the type checker does not see.
                 tensor: Any = arrays[0]
-                frame = b"".join((_REQUEST_START, first_id.to_bytes(8, "little"), tail, tensor))
-                return envelope, (frame,)
+                start = _REQUEST_START + first_id.to_bytes(8, "little")
+                if template.nbytes <= INLINE_LIMIT:
+                    return envelope, (b"".join((start, tail, tensor)),)
+                return envelope, (start + tail, memoryview(tensor).cast("B"))
         envelope.arrays = arrays
         try:
             return envelope, _encode(envelope, first_id)
@@ -334,10 +336,11 @@ def _single_tail(template: Template, timeout: float | None) -> bytes:
     header, extra = template.header, template.extra
     start = PREFIX_SIZE + len(header) + len(extra) + 4
     tail = b""
-    if layout.rows and template.nbytes <= INLINE_LIMIT:
+    if layout.rows:
         rest = _REQUEST_REST.pack(timeout_us(timeout), 1, len(header), len(extra), INLINE_LIMIT, 0, 0)
         rows = template.rows.to_bytes(4, "little")
-        tail = b"".join((rest, header, extra, rows, bytes(aligned(start) - start)))
+        gap = aligned(start) - start if template.nbytes <= INLINE_LIMIT else 0
+        tail = b"".join((rest, header, extra, rows, bytes(gap)))
     if len(template.tails) >= _TAILS_KEPT:
         template.tails.clear()
     template.tails[timeout] = tail

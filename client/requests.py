@@ -57,7 +57,7 @@ class Template:
         fusable: whether several such requests may travel in one message.
         nbytes: bytes of all inputs of one request (of fixed-size dtypes).
         group: the calls of this kind that wait to be sent; owned by the channel.
-        tails: by timeout, the bytes between the id and the tensor of a message with one such request;
+        tails: by timeout, what follows the id in the head frame of one such request, up to the tensor;
             empty where it needs more than that.
     """
 

@@ -51,14 +51,16 @@ def run_batch(servable: Servable, batch: Batch, clock: Callable[[], float] = tim
     try:
         results = [Result(batch.parts, _run(servable, batch, batch.parts, batch.rows))]
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a status here, once
-        singles = [
-            Slice(bundle, index, index + 1) for bundle, lo, hi in batch.parts for index in range(lo, hi)
-        ]
-        if len(singles) == 1:
-            results = [Result(singles, error=translated(error, servable))]
-        else:
-            results = [_run_single(servable, batch, single) for single in singles]
+        results = after_failure(servable, batch, error)
     return Outcome(results, clock() - begin)
+
+
+def after_failure(servable: Servable, batch: Batch, error: Exception) -> list[Result]:
+    """What becomes of a batch that failed as a whole: its requests run one by one, if there are several."""
+    singles = [Slice(bundle, index, index + 1) for bundle, lo, hi in batch.parts for index in range(lo, hi)]
+    if len(singles) == 1:
+        return [Result(singles, error=translated(error, servable))]
+    return [_run_single(servable, batch, single) for single in singles]
 
 
 def translated(error: Exception, servable: Servable) -> RpcError:
@@ -126,9 +128,32 @@ def _gather(binding: Binding, parts: list[Slice]) -> dict[str, Array]:
 
 def _called(servable: Servable, binding: Binding, inputs: dict[str, Array]) -> Sequence[Array]:
     outputs = servable.run(inputs, binding.outputs)
+    check_count(binding, outputs)
+    return outputs
+
+
+def check_count(binding: Binding, outputs: Sequence[Array]) -> None:
+    """See that the model gave what it was asked for.
+
+    Raises:
+        InternalError: it gave more or fewer outputs.
+    """
     if len(outputs) != len(binding.outputs):
         raise InternalError(f"the model gave {len(outputs)} outputs; expected {', '.join(binding.outputs)}")
-    return outputs
+
+
+def check_rows(binding: Binding, outputs: Sequence[Array], rows: int) -> None:
+    """See that every output has a row for each row that went in.
+
+    Raises:
+        InternalError: one has not.
+    """
+    for name, output in zip(binding.outputs, outputs, strict=True):
+        if not output.shape or output.shape[0] != rows:
+            raise InternalError(
+                f"output {name!r} has shape {list(output.shape)} for {rows} rows; "
+                "set `[batching] enabled = false` in model.toml if the model has no batch axis"
+            )
 
 
 def _run_rows(servable: Servable, batch: Batch, inputs: dict[str, Array], rows: int) -> Sequence[Array]:
@@ -140,13 +165,7 @@ def _run_rows(servable: Servable, batch: Batch, inputs: dict[str, Array], rows: 
             for name, block in inputs.items()
         }
     outputs = _called(servable, batch.binding, inputs)
-    expected = padded if rows else 0
-    for name, output in zip(batch.binding.outputs, outputs, strict=True):
-        if not output.shape or output.shape[0] != expected:
-            raise InternalError(
-                f"output {name!r} has shape {list(output.shape)} for {expected} rows; "
-                "set `[batching] enabled = false` in model.toml if the model has no batch axis"
-            )
+    check_rows(batch.binding, outputs, padded if rows else 0)
     return outputs
 
 

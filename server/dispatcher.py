@@ -13,10 +13,12 @@ from ..manager.handle import ServableHandle
 from ..manager.snapshot import Route, Snapshot
 from ..rpc.errors import CancelledError, DeadlineExceededError, InternalError, RpcError, UnavailableError
 from ..rpc.pump import Bundle, Pump, Slice
+from ..rpc.wire.header import Signature
 from .admission import Admission
 from .batch import Batch, Outcome
 from .binding import Binding
 from .config import ServingConfig
+from .express import Express, ExpressWays, single_version
 from .runtime import VersionRuntime
 
 #: Called from a worker's thread when a batch is done.
@@ -30,6 +32,7 @@ class Dispatcher:
         touched: runtimes for which there may be something to decide.
         draining: new requests are refused.
         alone: one bundle has arrived, and no other together with it.
+        in_order: what has arrived may run in the order in which it came.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Dispatcher:
         self.touched: dict[VersionRuntime, None] = {}
         self.draining = False
         self.alone = False
+        self.in_order = False
+        self._express = ExpressWays()
 
     @property
     def in_flight(self) -> int:
@@ -67,11 +72,17 @@ class Dispatcher:
 
     def route(self, bundle: Bundle, now: float) -> None:
         """Send requests to the versions that they ask for, or refuse them."""
-        header = bundle.signature.header
         if self.draining:
             self._refuse(Slice(bundle, 0, bundle.requests), UnavailableError("the server is shutting down"))
             return
         snapshot = self._snapshot()
+        if self.in_order:
+            express = self._express.get(bundle.signature, snapshot)
+            if express is None:
+                express = self._find_express(bundle.signature, snapshot)
+            if express.run(bundle, self.alone, self._pump, self._answer):
+                return
+        header = bundle.signature.header
         model = snapshot.models.get(header.model)
         route = (
             None if model is None or header.version is not None or header.label is not None else model.route
@@ -85,6 +96,13 @@ class Dispatcher:
             mirrored = int(bundle.requests * route.shadow_fraction + random.random())
             if mirrored:
                 self._admit_to(route.shadow, bundle.mirror(), 0, mirrored, now)
+
+    def _find_express(self, signature: Signature, snapshot: Snapshot) -> Express:
+        handle = single_version(snapshot, signature)
+        runtime = None if handle is None or handle.closing else self._runtime_of(handle)
+        express = Express(signature, snapshot, runtime)
+        self._express.put(signature, express)
+        return express
 
     def _admit(self, bundle: Bundle, lo: int, hi: int, now: float, draw: float) -> None:
         header = bundle.signature.header
@@ -106,21 +124,12 @@ class Dispatcher:
 
     def _admit_to(self, handle: ServableHandle, bundle: Bundle, lo: int, hi: int, now: float) -> bool:
         """Queue requests for a version, or refuse them. False: the version is being unloaded."""
-        runtime = self._runtimes.get(handle)
-        if runtime is None:
-            if handle.closing:
-                return False
-            runtime = self._add_runtime(handle)
+        if handle.closing and handle not in self._runtimes:
+            return False
+        runtime = self._runtime_of(handle)
         if runtime.idle and not handle.acquire():
             return False
         binding = runtime.bindings.get(bundle.signature)
-        if self.alone and runtime.idle and runtime.runs_at_once(binding, bundle, lo, hi, now):
-            runtime.counters.requests += hi - lo
-            batch = runtime.batch(binding, [Slice(bundle, lo, hi)], bundle.row_span(lo, hi), now)
-            self._answer(runtime, batch, runtime.run_inline(batch))
-            handle.release()
-            self._drop_if_retired(runtime)
-            return True
         while lo < hi:
             end, error = lo, binding.error
             if error is None:
@@ -144,6 +153,10 @@ class Dispatcher:
         runtime.counters.requests += part.requests
         self.touched[runtime] = None
 
+    def _runtime_of(self, handle: ServableHandle) -> VersionRuntime:
+        found = self._runtimes.get(handle)
+        return self._add_runtime(handle) if found is None else found
+
     def _add_runtime(self, handle: ServableHandle) -> VersionRuntime:
         runtime: VersionRuntime
 
@@ -163,6 +176,7 @@ class Dispatcher:
 
     def retire(self, handle: ServableHandle) -> None:
         """Let go of a version that is not published any more, once its requests are answered."""
+        self._express.forget()
         runtime = self._runtimes.get(handle)
         if runtime is not None:
             runtime.retired = True

@@ -21,7 +21,7 @@ import zmq
 from ..manager.handle import ServableHandle
 from ..manager.snapshot import Snapshot
 from ..rpc.errors import InternalError, RpcError
-from ..rpc.pump import ControlMessage, Drained, Pump, PythonPump
+from ..rpc.pump import Bundle, ControlMessage, Drained, Pump, PythonPump
 from ..rpc.transport import AnyContext, bind_router, descriptor, last_endpoint
 from ..rpc.wire.message import build_control, build_error
 from ..rpc.wire.prefix import Kind
@@ -192,10 +192,7 @@ class FrontEnd:
         busy = bool(drained.bundles or drained.controls or drained.more or self._finished or self._posted)
         dispatcher = self._dispatcher
         if drained.bundles:
-            now = time.monotonic()
-            dispatcher.alone = len(drained.bundles) == 1
-            for bundle in drained.bundles:
-                dispatcher.route(bundle, now)
+            self._route(drained.bundles)
         # After the bundles: a CANCEL may have come in together with its request.
         for message in drained.controls:
             self._on_control(message)
@@ -209,6 +206,15 @@ class FrontEnd:
         if self._pump.holding:
             self._pump.flush()
         return busy
+
+    def _route(self, bundles: list[Bundle]) -> None:
+        dispatcher = self._dispatcher
+        now = time.monotonic()
+        dispatcher.alone = len(bundles) == 1
+        first = bundles[0].priority
+        dispatcher.in_order = dispatcher.alone or all(bundle.priority == first for bundle in bundles)
+        for bundle in bundles:
+            dispatcher.route(bundle, now)
 
     def _timeout_ms(self) -> int | None:
         """How long to wait for the next event."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..manager.config import ModelConfig
 from ..manager.handle import ServableHandle
-from ..rpc.pump import Bundle, ReplyTemplate, Slice
+from ..rpc.pump import ReplyTemplate, Slice
 from ..rpc.types import OBJECT_DTYPE, name_of_dtype
 from ..rpc.wire.header import Layout, ReplyHeader, TensorHeader, encode_header
 from .admission import Load
@@ -72,7 +72,8 @@ class VersionRuntime:
         self.load.row_seconds = self._cost.row_seconds
         self._inline_seconds = inline_budget
         self._inline_rows = self._cost.rows_within(inline_budget) if handle.servable.releases_gil else 0
-        self._inline_from = 0.0
+        #: No batch runs inline before this time.
+        self.inline_from = 0.0
         self._inline_mean = 0.0
         self._config: ModelConfig | None = None
         self.reconfigure()
@@ -88,6 +89,10 @@ class VersionRuntime:
         self.scheduler.policy = BatchPolicy(self.max_batch_size, batching.max_queue_delay)
         self.load.max_queued_rows = limits.max_queued_rows
         self.load.max_in_flight = limits.max_in_flight
+        #: Largest bundle, in rows, that may run the moment it arrives; 0: all wait for company.
+        self.express_rows = 0 if batching.max_queue_delay else min(self._inline_rows, self.max_batch_size)
+        #: The only numbers of rows that need no padding; empty: all.
+        self.padded = frozenset(batching.allowed_batch_sizes)
         self._resize(config.workers.count or 1)
         return True
 
@@ -139,37 +144,24 @@ class VersionRuntime:
         allowed = self.handle.config.batching.allowed_batch_sizes
         return Batch(binding, parts, rows, self.max_batch_size, allowed, now)
 
-    def runs_at_once(self, binding: Binding, bundle: Bundle, lo: int, hi: int, now: float) -> bool:
-        """Whether requests that found everything idle run here and now.
-
-        That is what admission and scheduler would come to: nothing waits, so no limit can be reached; a
-        worker is idle, the batch is short, and nothing is to wait for company.
-        """
-        return (
-            binding.error is None
-            and binding.batched
-            and 0 < bundle.row_span(lo, hi) <= self._inline_rows
-            and now >= self._inline_from
-            and not self.scheduler.policy.max_queue_delay
-            and self.scheduler.idle_workers > 0
-            and hi - lo <= self.load.max_in_flight
-        )
-
     def runs_inline(self, run: Run, now: float) -> bool:
         """Whether a batch is so short that handing it to a thread would cost more than running it."""
-        return 0 < run.rows <= self._inline_rows and now >= self._inline_from
+        return 0 < run.rows <= self._inline_rows and now >= self.inline_from
 
     def run_inline(self, batch: Batch) -> Outcome:
         """Run a batch in the calling thread."""
         outcome = run_batch(self.handle.servable, batch)
+        self._ran_inline(outcome.compute_seconds)
+        return outcome
+
+    def _ran_inline(self, seconds: float) -> None:
         self.counters.inline_batches += 1
         # Bounded: a single slow one is more often the machine's doing than the model's.
-        seconds = min(outcome.compute_seconds, 2 * _TOLERANCE * self._inline_seconds)
+        seconds = min(seconds, 2 * _TOLERANCE * self._inline_seconds)
         self._inline_mean += _SMOOTHING * (seconds - self._inline_mean)
         if self._inline_mean > _TOLERANCE * self._inline_seconds:
-            self._inline_from = time.monotonic() + _PENALTY_SECONDS
+            self.inline_from = time.monotonic() + _PENALTY_SECONDS
             self._inline_mean = 0.0
-        return outcome
 
     def submit(self, worker: int, batch: Batch) -> None:
         """Hand a batch to a worker."""
@@ -182,16 +174,24 @@ class VersionRuntime:
 
     def account(self, batch: Batch, outcome: Outcome) -> None:
         """Learn from a finished batch."""
-        counters = self.counters
-        counters.batches += 1
-        counters.rows += batch.rows
-        counters.compute_seconds += outcome.compute_seconds
         seconds = outcome.compute_seconds
         if self.scheduler.queued_requests:
             # For those who wait, the ways to the worker and back count too, and its waiting for the
             # interpreter.
             seconds = max(seconds, time.monotonic() - batch.started)
-        self._cost.learn(batch.rows, seconds)
+        self._account(batch.rows, outcome.compute_seconds, seconds)
+
+    def account_inline(self, rows: int, seconds: float) -> None:
+        """Learn from a batch that ran in the calling thread, without :meth:`run_inline`."""
+        self._ran_inline(seconds)
+        self._account(rows, seconds, seconds)
+
+    def _account(self, rows: int, compute_seconds: float, cost: float) -> None:
+        counters = self.counters
+        counters.batches += 1
+        counters.rows += rows
+        counters.compute_seconds += compute_seconds
+        self._cost.learn(rows, cost)
         self.load.row_seconds = self._cost.row_seconds
 
     def template(self, binding: Binding, outputs: Sequence[Array]) -> ReplyTemplate:

@@ -7,7 +7,7 @@ Whatever is new, large, of variable length or malformed goes through :mod:`..wir
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ _ONE_ROW: Final = b"\1\0\0\0"
 _unit_rows: dict[int, bytes] = {}
 #: All counts up to this one together take 2 MB; a peer that varies larger ones must not fill the memory.
 _UNIT_ROWS_KEPT: Final = 1024
+#: Each keeps a signature alive.
+_SINGLES_KEPT: Final = 256
 #: Ids that cannot overflow, whatever the count; larger ones take the long way, which looks closely.
 _PLAIN_IDS: Final = MAX_ID + 1 - MAX_COUNT
 
@@ -44,13 +46,21 @@ def unit_rows(count: int) -> bytes:
     return found
 
 
+class _Single(NamedTuple):
+    """The length and inline limit of a message that was one request of one row, and where its tensors lay:
+    the next with the same header is most likely the same."""
+
+    signature: Signature
+    end: int
+    limit: int
+    places: tuple[slice, ...]
+
+
 class _Group:
     """A bundle that is being put together from small messages.
 
     Attributes:
         counts, rows: None as long as every message is one request, and every request one row.
-        single_end, single_limit, single_places: the length and inline limit of the last message that was
-            one request of one row, and where its tensors lay: the next is most likely the same.
     """
 
     __slots__ = (
@@ -61,9 +71,6 @@ class _Group:
         "peers",
         "rows",
         "signature",
-        "single_end",
-        "single_limit",
-        "single_places",
         "total_rows",
     )
 
@@ -77,9 +84,6 @@ class _Group:
         self.total_rows = 0
         #: One list of buffers per tensor.
         self.parts: list[list[Buffer]] = [[] for _ in signature.layout.names]
-        self.single_end = -1
-        self.single_limit = 0
-        self.single_places: tuple[slice, ...] = ()
 
     def count(self, requests: int, rows: list[int] | None, total_rows: int) -> None:
         """Enter a message into the columns that are left out while everything is single; before its peer."""
@@ -125,6 +129,7 @@ class Intake:
         self._signatures = signatures
         self._known = signatures.known
         self._groups: dict[GroupKey, _Group] = {}
+        self._singles: dict[bytes, _Single] = {}
         self._bundles: list[Bundle] = []
         self._controls: list[ControlMessage] = []
 
@@ -158,14 +163,17 @@ class Intake:
         ):
             start = PREFIX_SIZE + header_len
             raw = bytes(head[PREFIX_SIZE:start])
-            group = self._groups.get(raw)
+            single = self._singles.get(raw)
             if (
-                group is not None
+                single is not None
                 and count == 1
-                and len(head) == group.single_end
-                and limit == group.single_limit
+                and len(head) == single.end
+                and limit == single.limit
                 and head[start : start + 4] == _ONE_ROW
             ):
+                group = self._groups.get(raw)
+                if group is None:
+                    group = self._groups[raw] = _Group(single.signature)
                 if group.counts is not None or group.rows is not None:
                     group.count(1, None, 1)
                 else:
@@ -173,7 +181,7 @@ class Intake:
                 group.peers.append(peer)
                 group.ids.append(first_id)
                 group.deadlines.append(now + timeout_us * 1e-6 if timeout_us else NO_DEADLINE)
-                for parts, place in zip(group.parts, group.single_places, strict=True):
+                for parts, place in zip(group.parts, single.places, strict=True):
                     parts.append(head[place])
                 return 1
             signature = self._known.get(raw)
@@ -217,8 +225,7 @@ class Intake:
         if group is None:
             group = self._groups[key] = _Group(signature)
         if count == total == 1 and rows is None:
-            group.single_end, group.single_limit = length, limit
-            group.single_places = tuple(place for place in slices if place is not None)
+            self._remember(signature, length, limit, slices)
         group.count(count, rows, total)
         group.peers.append(peer)
         group.ids.append(first_id)
@@ -226,6 +233,12 @@ class Intake:
         for parts, place in zip(group.parts, slices, strict=True):
             assert place is not None  # no tensor of this message is framed
             parts.append(head[place])
+
+    def _remember(self, signature: Signature, end: int, limit: int, places: tuple[slice | None, ...]) -> None:
+        if len(self._singles) >= _SINGLES_KEPT:
+            self._singles.clear()
+        inline = tuple(place for place in places if place is not None)
+        self._singles[signature.raw] = _Single(signature, end, limit, inline)
 
     def _add_general(self, peer: bytes, head: memoryview, frames: Sequence[memoryview], now: float) -> int:
         prefix = read_prefix(head)
@@ -288,6 +301,8 @@ def _lone_bundle(
     """A message that is a bundle of its own: its large tensors stay in the frames they came in."""
     layout = signature.layout
     rows, total, start = read_rows(head, prefix, layout)
+    if rows == [1]:
+        rows = None
     inputs = read_tensors(head, frames, layout, total, start, prefix.inline_limit)
     return Bundle(
         signature,

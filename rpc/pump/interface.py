@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy.typing as npt
@@ -12,6 +12,10 @@ from ..wire.header import Layout
 from .bundle import Bundle, Slice
 
 Array = npt.NDArray[Any]
+
+#: A drain ends when it has read this much: large tensors are worked on while they are in the cache, and
+#: nobody waits until all of them are in.
+DRAIN_NBYTES: Final = 4 << 20
 
 
 class ControlMessage(msgspec.Struct, frozen=True):
@@ -48,18 +52,23 @@ class Drained(msgspec.Struct):
 
     bundles: list[Bundle]
     controls: list[ControlMessage]
-    #: The limit was reached: there may be more to read at once.
+    #: A limit was reached: there may be more to read at once.
     more: bool
 
 
 class ReplyTemplate:
-    """A reply header with its layout, made once per (model version, output dtypes and shapes)."""
+    """A reply header with its layout, made once per (model version, output dtypes and shapes).
 
-    __slots__ = ("header", "layout")
+    Attributes:
+        tails: for a pump to keep, by number of requests, what it always writes into such a reply.
+    """
+
+    __slots__ = ("header", "layout", "tails")
 
     def __init__(self, header: bytes, layout: Layout) -> None:
         self.header = header
         self.layout = layout
+        self.tails: dict[int, Any] = {}
 
 
 class Pump(Protocol):
@@ -68,7 +77,8 @@ class Pump(Protocol):
     counters: Counters
 
     def drain(self, limit: int = ...) -> Drained:
-        """Read what has arrived, up to ``limit`` messages; malformed ones are answered or counted."""
+        """Read what has arrived, up to ``limit`` messages or :data:`DRAIN_NBYTES`; malformed ones are
+        answered or counted."""
         ...
 
     def reply(

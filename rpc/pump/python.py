@@ -17,7 +17,7 @@ from ..wire.message import build as build_message
 from ..wire.prefix import MAGIC, PREFIX_SIZE, U32_MAX, VERSION, Kind, aligned
 from .bundle import Slice
 from .intake import Intake, unit_rows
-from .interface import Counters, Drained, ReplyTemplate
+from .interface import DRAIN_NBYTES, Counters, Drained, ReplyTemplate
 from .outbox import Outbox
 
 Array = npt.NDArray[Any]
@@ -30,8 +30,12 @@ _COPIED_NBYTES: Final = 4096
 #: More frames than any valid message has are read and thrown away.
 _MAX_FRAMES: Final = 256
 _REPLY_START: Final = MAGIC + bytes((VERSION, Kind.REPLY, 0, 0))
-#: The prefix behind the id: timeout_us, count, header_len, extra_len, inline_limit, queue_us, compute_us.
-_REPLY_REST: Final = struct.Struct("<QIIIIII")
+#: The prefix behind the id: timeout_us, count, header_len, extra_len, inline_limit; then the two times.
+_REPLY_REST: Final = struct.Struct("<QIIII")
+_TIMES: Final = struct.Struct("<II")
+_TAILS_KEPT: Final = 256
+#: What stands between the id and the times of a reply, and between those and its first tensor.
+_Tail = tuple[bytes, bytes]
 
 
 class PythonPump:
@@ -61,9 +65,10 @@ class PythonPump:
         counters = self.counters
         now = self._clock()
         received = 0
+        enough = counters.bytes_received + DRAIN_NBYTES
         # An exception for "nothing there" costs as much as three looks at EVENTS: look while few
         # messages are expected, then read until the exception.
-        while received < limit:
+        while received < limit and counters.bytes_received < enough:
             if received < 3:
                 if not socket.getsockopt(_EVENTS) & _POLLIN:  # pyright: ignore[reportOperatorIssue]
                     break
@@ -88,7 +93,7 @@ class PythonPump:
                 self._malformed(peer, head, error)
         counters.messages += received
         bundles, controls = self._intake.take(now)
-        return Drained(bundles, controls, received >= limit)
+        return Drained(bundles, controls, received >= limit or counters.bytes_received >= enough)
 
     def _rest(self) -> list[memoryview]:
         """The message's further frames, however many there are: none may be left for the next message."""
@@ -127,24 +132,43 @@ class PythonPump:
             return
         payloads = [payload_of(output) for output in outputs]
         self.counters.replies += hi - lo
-        single_head = self._head_rest(template, 1, queue_us, compute_us)
-        if bundle.counts is None and len(payloads) == 1 and single_head is not None:
-            self._reply_singles(part, single_head, payloads[0], layout.row_nbytes[0], row)
-            return
+        times = (min(queue_us, U32_MAX), min(compute_us, U32_MAX))
+        if bundle.counts is None and len(payloads) == 1:
+            tail = _tail(template, 1)
+            if tail is not None:
+                self._reply_singles(part, tail, times, payloads[0], layout.row_nbytes[0], row)
+                return
         for peer, first_id, count, start in bundle.messages(lo, hi):
             at = row + start - lo
-            head = single_head if count == 1 else self._head_rest(template, count, queue_us, compute_us)
-            if head is None:
+            tail = _tail(template, count)
+            if tail is None:
                 self._send_framed(peer, first_id, [1] * count, template, outputs, at, queue_us, compute_us)
             else:
                 tensors = _inline_tensors(layout.row_nbytes, payloads, at, count)
-                self.send(peer, b"".join((_REPLY_START, first_id.to_bytes(8, "little"), head, *tensors)))
+                start_of = _REPLY_START + first_id.to_bytes(8, "little")
+                self.send(peer, b"".join((start_of, tail[0], _TIMES.pack(*times), tail[1], *tensors)))
 
-    def _reply_singles(self, part: Slice, head: bytes, payload: Buffer, nbytes: int, row: int) -> None:
+    def _reply_singles(
+        self, part: Slice, tail: _Tail, times: tuple[int, int], payload: Buffer, nbytes: int, row: int
+    ) -> None:
         """The commonest reply: single requests of one row, one output."""
         bundle, lo, hi = part
         send = self.send
+        head = b"".join((tail[0], _TIMES.pack(*times), tail[1]))
         at = row * nbytes
+        if hi - lo == 1:
+            send(
+                bundle.peers[lo],
+                b"".join(
+                    (
+                        _REPLY_START,
+                        bundle.first_ids[lo].to_bytes(8, "little"),
+                        head,
+                        payload if len(payload) == nbytes else payload[at : at + nbytes],
+                    )
+                ),
+            )
+            return
         # Slices of bytes are cheaper than slices of a memoryview.
         rows = bytes(payload[at : at + (hi - lo) * nbytes])
         at = 0
@@ -152,20 +176,6 @@ class PythonPump:
             end = at + nbytes
             send(peer, b"".join((_REPLY_START, first_id.to_bytes(8, "little"), head, rows[at:end])))
             at = end
-
-    @staticmethod
-    def _head_rest(template: ReplyTemplate, count: int, queue_us: int, compute_us: int) -> bytes | None:
-        """A reply's bytes between the id and its first tensor, for requests of one row each; None if not all
-        tensors are inline."""
-        layout = template.layout
-        header = template.header
-        start = PREFIX_SIZE + len(header) + 4 * count
-        if layout.place(count, start, INLINE_LIMIT).frames:
-            return None
-        rest = _REPLY_REST.pack(
-            0, count, len(header), 0, INLINE_LIMIT, min(queue_us, U32_MAX), min(compute_us, U32_MAX)
-        )
-        return b"".join((rest, header, unit_rows(count), bytes(aligned(start) - start)))
 
     def _reply_general(
         self,
@@ -225,6 +235,24 @@ class PythonPump:
     def holding(self) -> bool:
         """See :attr:`~.interface.Pump.holding`."""
         return self._outbox.holding
+
+
+def _tail(template: ReplyTemplate, count: int) -> _Tail | None:
+    """What is the same in all replies to ``count`` requests of one row each; None if not all tensors are
+    inline."""
+    try:
+        return template.tails[count]
+    except KeyError:
+        layout, header = template.layout, template.header
+        start = PREFIX_SIZE + len(header) + 4 * count
+        tail: _Tail | None = None
+        if not layout.place(count, start, INLINE_LIMIT).frames:
+            rest = _REPLY_REST.pack(0, count, len(header), 0, INLINE_LIMIT)
+            tail = rest, b"".join((header, unit_rows(count), bytes(aligned(start) - start)))
+        if len(template.tails) >= _TAILS_KEPT:
+            template.tails.clear()
+        template.tails[count] = tail
+        return tail
 
 
 def _inline_tensors(

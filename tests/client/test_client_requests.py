@@ -393,6 +393,22 @@ def test_messages_equal_what_the_codec_builds(
     assert [bytes(memoryview(frame)) for frame in direct] == [bytes(memoryview(frame)) for frame in flushed]
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bytes"])
+def test_a_large_tensor_travels_by_both_ways_alike_and_without_a_copy(rows: int, dtype: str) -> None:
+    large: Array = np.arange(rows * 40_000).reshape(rows, 40_000).astype(FIXED_DTYPES.get(dtype, dtype))
+    if dtype == "bytes":
+        large = np.full((rows, 3), b"x" * 40_000, object)
+    _, direct = Channel("tcp://nowhere", fuse=True).single(Future(), *template({"x": large}), 2.0, 0.0)
+    queued = Channel("tcp://nowhere", fuse=True)
+    queued.enqueue(Future(), *template({"x": large}), 2.0)
+    (flushed,) = queued.flush(0.0)
+    assert [bytes(frame) for frame in direct] == [bytes(frame) for frame in flushed]
+    assert [len(frame) for frame in direct] == [len(bytes(frame)) for frame in direct]
+    if dtype == "float32":
+        assert np.shares_memory(np.frombuffer(direct[1], np.float32), large)
+
+
 def test_as_array_keeps_arrays() -> None:
     value = np.zeros(3)
     assert as_array(value) is value

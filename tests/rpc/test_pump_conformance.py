@@ -10,6 +10,7 @@ import pytest
 import zmq
 from tensorwire.rpc.errors import StatusCode
 from tensorwire.rpc.pump import Bundle, ControlMessage, Pump, PythonPump, ReplyTemplate, Slice, whole
+from tensorwire.rpc.pump.interface import DRAIN_NBYTES
 from tensorwire.rpc.wire.extra import ControlCall, Extra, decode_error, encode_body
 from tensorwire.rpc.wire.header import (
     Layout,
@@ -314,6 +315,19 @@ class TestGrouping:
         assert [drained.more for drained in drains] == [True, True, False, False]
         assert rig.pump.counters.messages == 7
         assert rig.pump.counters.requests == 7
+
+    def test_so_many_bytes_are_enough(self, rig: Rig) -> None:
+        dealer = rig.dealer(b"p")
+        large = np.ones((1, DRAIN_NBYTES // 14), np.float32)  # three are less than enough, four are more
+        sender = Sender(("x", "float32", large.shape[1:]))
+        for number in range(6):
+            dealer.send_multipart(sender.frames(number, [large]))
+        assert rig.router.poll(WAIT_MS)
+        drains = [rig.pump.drain() for _ in range(3)]
+        assert [[b.first_ids for b in drained.bundles] for drained in drains] == [
+            [[0], [1], [2], [3]], [[4], [5]], []
+        ]  # fmt: skip
+        assert [drained.more for drained in drains] == [True, False, False]
 
     def test_nothing_there(self, rig: Rig) -> None:
         drained = rig.pump.drain()

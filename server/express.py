@@ -1,0 +1,156 @@
+"""The short way from a bundle to its reply, for requests that run here the moment they arrive.
+
+A version with nothing in flight has no queue to join, no limit to reach and no company to wait for: what
+admission and scheduler would come to is known beforehand. What can be looked up once for a kind of request is
+looked up once, and kept as long as the snapshot is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..manager.handle import ServableHandle
+from ..manager.snapshot import Snapshot
+from ..rpc.errors import RpcError
+from ..rpc.pump import Bundle, Pump, ReplyTemplate, Slice
+from ..rpc.wire.header import Signature
+from .batch import Batch, Outcome, after_failure, check_count, check_rows
+from .binding import Binding
+from .runtime import VersionRuntime
+
+Array = npt.NDArray[Any]
+Answer = Callable[[VersionRuntime, Batch, Outcome], None]
+_clock: Final = time.monotonic
+
+
+class Express:
+    """How whole bundles of one signature run on the version that a snapshot leads them to.
+
+    Attributes:
+        snapshot: the one for which this holds.
+    """
+
+    __slots__ = ("_binding", "_names", "_runtime", "_template", "_template_of", "snapshot")
+
+    def __init__(self, signature: Signature, snapshot: Snapshot, runtime: VersionRuntime | None) -> None:
+        """``runtime`` None: bundles of this signature always go the long way."""
+        self.snapshot = snapshot
+        self._names = signature.layout.names
+        self._runtime = runtime
+        self._binding: Binding | None = None
+        self._template: ReplyTemplate | None = None
+        self._template_of: list[tuple[np.dtype[Any], tuple[int, ...]]] = []
+        if runtime is not None:
+            self._binding = runtime.bindings.get(signature)
+            if self._binding.error is not None or not self._binding.batched:
+                self._runtime = None
+
+    def run(self, bundle: Bundle, alone: bool, pump: Pump, answer: Answer) -> bool:
+        """Run a bundle and answer it, if that is to be done here and now.
+
+        Args:
+            alone: nothing else has arrived with which it could share a batch.
+            answer: answers a batch whose outcome is not simply outputs.
+
+        Returns:
+            False: nothing was done, the bundle goes the long way.
+        """
+        runtime = self._runtime
+        rows = bundle.total_rows
+        if (
+            runtime is None
+            or runtime.load.in_flight
+            or not 0 < rows <= runtime.express_rows
+            or not (alone or rows >= runtime.max_batch_size)
+            or (runtime.padded and rows not in runtime.padded)
+            or bundle.requests > runtime.load.max_in_flight
+        ):
+            return False
+        begin = _clock()
+        if begin < runtime.inline_from or begin >= bundle.earliest_deadline:
+            return False
+        handle = runtime.handle
+        if not handle.acquire():
+            return False
+        try:
+            self._run(runtime, bundle, begin, pump, answer)
+        finally:
+            handle.release()
+        return True
+
+    def _run(self, runtime: VersionRuntime, bundle: Bundle, begin: float, pump: Pump, answer: Answer) -> None:
+        binding = self._binding
+        assert binding is not None
+        servable = runtime.handle.servable
+        whole = Slice(bundle, 0, bundle.requests)
+        counters = runtime.counters
+        counters.requests += bundle.requests
+        try:
+            outputs = servable.run(dict(zip(self._names, bundle.inputs, strict=True)), binding.outputs)
+            template = self._template_for(runtime, outputs, bundle.total_rows)
+        except Exception as error:  # noqa: BLE001 - foreign code: becomes a status, as in run_batch
+            batch = runtime.batch(binding, [whole], bundle.total_rows, begin)
+            answer(runtime, batch, Outcome(after_failure(servable, batch, error), _clock() - begin))
+            return
+        ended = _clock()
+        runtime.account_inline(bundle.total_rows, ended - begin)
+        waited = begin - bundle.received
+        counters.queue_seconds += waited * bundle.requests
+        pump.reply(whole, template, outputs, 0, int(waited * 1e6), int((ended - begin) * 1e6))
+
+    def _template_for(self, runtime: VersionRuntime, outputs: Sequence[Array], rows: int) -> ReplyTemplate:
+        """The reply's header; the last one, if these outputs look like those."""
+        template = self._template
+        if template is not None and len(outputs) == len(self._template_of):
+            for output, (dtype, shape) in zip(outputs, self._template_of, strict=True):
+                if output.dtype is not dtype or output.shape != shape:
+                    break
+            else:
+                return template
+        assert self._binding is not None
+        check_count(self._binding, outputs)
+        check_rows(self._binding, outputs, rows)
+        template = self._template = runtime.template(self._binding, outputs)
+        self._template_of = [(output.dtype, output.shape) for output in outputs]
+        return template
+
+
+class ExpressWays:
+    """The express ways that are known, by signature; those of an older snapshot are replaced one by one."""
+
+    _KEPT: Final = 1024
+
+    def __init__(self) -> None:
+        self._known: dict[Signature, Express] = {}
+
+    def get(self, signature: Signature, snapshot: Snapshot) -> Express | None:
+        """What is known for a signature under this snapshot."""
+        found = self._known.get(signature)
+        return found if found is not None and found.snapshot is snapshot else None
+
+    def put(self, signature: Signature, express: Express) -> None:
+        """Remember; a client that varies its headers costs looking up, never memory."""
+        if len(self._known) >= self._KEPT:
+            self._known.clear()
+        self._known[signature] = express
+
+    def forget(self) -> None:
+        """Let go of everything: a version that was retired must not be kept."""
+        self._known.clear()
+
+
+def single_version(snapshot: Snapshot, signature: Signature) -> ServableHandle | None:
+    """The handle that all requests of a signature go to; None where a route decides, or nothing serves."""
+    header = signature.header
+    model = snapshot.models.get(header.model)
+    if model is None or (model.route is not None and header.version is None and header.label is None):
+        return None
+    try:
+        return snapshot.resolve(header.model, header.version, header.label)
+    except RpcError:
+        return None
