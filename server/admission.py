@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from enum import IntEnum
+
 from ..rpc.errors import ResourceExhaustedError, RpcError
 from ..rpc.pump import Bundle, Slice
 from .config import ServingConfig
@@ -9,6 +12,17 @@ from .config import ServingConfig
 #: A request is refused if the queue before it is expected to take this share of its remaining time: the
 #: estimate errs, and an answer that comes too late has cost a worker's time for nothing.
 _PATIENCE = 0.5
+
+
+class _Limit(IntEnum):
+    """What a request can be over."""
+
+    SERVER_ROWS = 0
+    MODEL_ROWS = 1
+    TIMEOUT = 2
+    SERVER_REQUESTS = 3
+    MODEL_REQUESTS = 4
+    SERVER_BYTES = 5
 
 
 class Load:
@@ -36,6 +50,12 @@ class Load:
         self.in_flight = 0
         #: Seconds that one row takes one worker, from recent batches; 0 until something is known.
         self.row_seconds = 0.0
+
+    def rows_in_time(self, seconds: float) -> float:
+        """How many more rows may queue so that the last is still run within a share of ``seconds``."""
+        if not self.row_seconds:
+            return math.inf
+        return seconds * _PATIENCE * self.workers / self.row_seconds - self.queued_rows
 
 
 class Admission:
@@ -75,49 +95,50 @@ class Admission:
         config = self.config
         # A peer in a hurry must not have the others of its bundle refused.
         hi, deadline = bundle.deadline_run(lo, hi)
-        rooms: list[tuple[float, str]] = [
-            (
-                config.max_queued_rows - self.queued_rows,
-                f"the server's limit of {config.max_queued_rows} queued rows",
-            ),
-            (
-                load.max_queued_rows - load.queued_rows,
-                f"{load.subject}'s limit of {load.max_queued_rows} queued rows",
-            ),
-        ]
-        if load.row_seconds:
-            patience = (deadline - now) * _PATIENCE
-            rooms.append(
-                (
-                    patience * load.workers / load.row_seconds - load.queued_rows,
-                    f"the timeout: {load.queued_rows} rows wait for {load.subject}, about "
-                    f"{load.queued_rows * load.row_seconds / load.workers * 1e3:.0f} ms",
-                )
-            )
-        room, reason = min(rooms)
+        server_room = config.max_queued_rows - self.queued_rows
+        room, limit = min(
+            (server_room, _Limit.SERVER_ROWS),
+            (load.max_queued_rows - load.queued_rows, _Limit.MODEL_ROWS),
+            (load.rows_in_time(deadline - now), _Limit.TIMEOUT),
+        )
         end = hi if room >= bundle.row_span(lo, hi) else bundle.fit(lo, hi, max(0, int(room)))
-        first = bundle.row_span(lo, lo + 1)
-        if end == lo and not load.queued_rows and (not self.queued_rows or first <= rooms[0][0]):
+        if (
+            end == lo
+            and not load.queued_rows
+            and (not self.queued_rows or bundle.row_span(lo, lo + 1) <= server_room)
+        ):
             # An empty queue refuses nobody: a request that is larger than the limit would never come in, and
             # one that is expected to be late may well be in time.
             end = lo + 1
-        for free, limit in (
-            (
-                config.max_in_flight - self.in_flight,
-                f"the server's limit of {config.max_in_flight} requests in flight",
-            ),
-            (
-                load.max_in_flight - load.in_flight,
-                f"{load.subject}'s limit of {load.max_in_flight} requests in flight",
-            ),
+        for free, of in (
+            (config.max_in_flight - self.in_flight, _Limit.SERVER_REQUESTS),
+            (load.max_in_flight - load.in_flight, _Limit.MODEL_REQUESTS),
         ):
             if end - lo > free:
-                end, reason = lo + max(0, free), limit
+                end, limit = lo + max(0, free), of
         if self.queued_bytes + bundle.nbytes > config.max_queued_bytes and self.queued_bytes:
-            end, reason = lo, f"the server's limit of {config.max_queued_bytes} bytes in flight"
+            end, limit = lo, _Limit.SERVER_BYTES
         if end == hi:
             return hi, None
+        reason = self._describe(limit, load)
         return end, ResourceExhaustedError(f"over {reason}; retry later or against another server")
+
+    def _describe(self, limit: _Limit, load: Load) -> str:
+        config = self.config
+        match limit:
+            case _Limit.SERVER_ROWS:
+                return f"the server's limit of {config.max_queued_rows} queued rows"
+            case _Limit.MODEL_ROWS:
+                return f"{load.subject}'s limit of {load.max_queued_rows} queued rows"
+            case _Limit.TIMEOUT:
+                wait = load.queued_rows * load.row_seconds / load.workers * 1e3
+                return f"the timeout: {load.queued_rows} rows wait for {load.subject}, about {wait:.0f} ms"
+            case _Limit.SERVER_REQUESTS:
+                return f"the server's limit of {config.max_in_flight} requests in flight"
+            case _Limit.MODEL_REQUESTS:
+                return f"{load.subject}'s limit of {load.max_in_flight} requests in flight"
+            case _Limit.SERVER_BYTES:
+                return f"the server's limit of {config.max_queued_bytes} bytes in flight"
 
     def enter(self, part: Slice, load: Load) -> None:
         """Requests were admitted and queued."""

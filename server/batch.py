@@ -43,16 +43,36 @@ class Outcome(NamedTuple):
 
     results: list[Result]
     compute_seconds: float
+    #: When it began, on the server's clock.
+    begun: float
+    #: Those whose deadline passed while the batch waited for its worker; they were not computed.
+    expired: Sequence[Slice] = ()
 
 
 def run_batch(servable: Servable, batch: Batch, clock: Callable[[], float] = time.monotonic) -> Outcome:
     """Run a batch; if it fails, run its requests one by one, so that a poisonous one fails alone."""
     begin = clock()
+    batch, expired = _in_time(batch, begin)
+    if not batch.parts:
+        return Outcome([], 0.0, begin, expired)
     try:
         results = [Result(batch.parts, _run(servable, batch, batch.parts, batch.rows))]
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a status here, once
         results = after_failure(servable, batch, error)
-    return Outcome(results, clock() - begin)
+    return Outcome(results, clock() - begin, begin, expired)
+
+
+def _in_time(batch: Batch, now: float) -> tuple[Batch, Sequence[Slice]]:
+    """A batch without those whose deadline has passed since it was handed out, and those."""
+    if all(now < part.bundle.earliest_deadline for part in batch.parts):
+        return batch, ()
+    parts: list[Slice] = []
+    expired: list[Slice] = []
+    for bundle, lo, hi in batch.parts:
+        alive, late = bundle.split_expired(lo, hi, now)
+        parts += [Slice(bundle, *span) for span in alive]
+        expired += [Slice(bundle, *span) for span in late]
+    return batch._replace(parts=parts, rows=sum(part.rows for part in parts)), expired
 
 
 def after_failure(servable: Servable, batch: Batch, error: Exception) -> list[Result]:

@@ -214,22 +214,29 @@ class Dispatcher:
     def _expire(self, runtime: VersionRuntime, part: Slice) -> None:
         runtime.counters.expired += part.requests
         self._admission.start(part.rows, runtime.load)
+        self._refuse_expired(part)
+        self._leave(runtime, part)
+
+    def _refuse_expired(self, part: Slice) -> None:
         waited = time.monotonic() - part.bundle.received
         message = f"the deadline passed after {waited * 1e3:.0f} ms in the queue; the request was not run"
         self._refuse(part, DeadlineExceededError(message))
-        self._leave(runtime, part)
 
     def complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
         """A worker has finished a batch."""
-        runtime.worker_done(worker)
+        free_since = runtime.worker_done(worker)
         if runtime.scheduler.queued_requests:
             self.touched[runtime] = None
-        self._answer(runtime, batch, outcome)
+        self._answer(runtime, batch, outcome, free_since)
         for part in batch.parts:
             self._leave(runtime, part)
 
-    def _answer(self, runtime: VersionRuntime, batch: Batch, outcome: Outcome) -> None:
-        runtime.account(batch, outcome)
+    def _answer(
+        self, runtime: VersionRuntime, batch: Batch, outcome: Outcome, free_since: float = 0.0
+    ) -> None:
+        runtime.account(batch, outcome, free_since)
+        for part in outcome.expired:
+            self._refuse_expired(part)
         compute_us = int(outcome.compute_seconds * 1e6)
         pump = self._pump
         for result in outcome.results:
@@ -245,7 +252,7 @@ class Dispatcher:
                     runtime.counters.failed += part.requests
                     self._refuse(part, error)
                 elif not part.bundle.mirrored:
-                    waited = batch.started - part.bundle.received
+                    waited = outcome.begun - part.bundle.received
                     runtime.counters.queue_seconds += waited * part.requests
                     pump.reply(part, template, result.outputs, row, int(waited * 1e6), compute_us)
                 row += part.rows

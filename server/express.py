@@ -95,7 +95,7 @@ class Express:
             template = self._template_for(runtime, outputs, bundle.total_rows)
         except Exception as error:  # noqa: BLE001 - foreign code: becomes a status, as in run_batch
             batch = runtime.batch(binding, [whole], bundle.total_rows, begin)
-            answer(runtime, batch, Outcome(after_failure(servable, batch, error), _clock() - begin))
+            answer(runtime, batch, Outcome(after_failure(servable, batch, error), _clock() - begin, begin))
             return
         ended = _clock()
         runtime.account_inline(bundle.total_rows, ended - begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ _TOLERANCE: Final = 2
 _SMOOTHING: Final = 0.1
 _PENALTY_SECONDS: Final = 1.0
 _TEMPLATES_KEPT: Final = 1024
+#: Longer batches are not handed out ahead: what comes in meanwhile with a higher priority waits for them.
+_AHEAD_SECONDS: Final = 0.01
 
 
 class VersionCounters(msgspec.Struct):
@@ -67,7 +70,10 @@ class VersionRuntime:
         self._finished = finished
         self._workers: dict[int, Worker] = {}
         self._next_worker = 0
-        self._running: dict[int, Batch] = {}
+        #: What each worker has in hand, in this order.
+        self._running: dict[int, deque[Batch]] = {}
+        #: When a worker last finished a batch.
+        self._finished_at: dict[int, float] = {}
         self._cost = CostModel(handle.costs)
         self.load.row_seconds = self._cost.row_seconds
         self._inline_seconds = inline_budget
@@ -104,18 +110,32 @@ class VersionRuntime:
             name = f"{self.handle.model}:{self.handle.version}#{number}"
             self._workers[number] = ThreadWorker(number, name, self.handle, self._finished)
             self.scheduler.worker_idle(number)
-        # Those that are busy leave when their batch is done.
+        # Those that are busy leave when they have nothing in hand.
         for number in list(self._workers)[count:]:
-            if self.scheduler.worker_lost(number):
-                self._workers.pop(number).stop()
+            if self.scheduler.is_idle(number):
+                self._dismiss(number)
 
-    def worker_done(self, worker: int) -> None:
-        """A worker has finished its batch: it is idle, or leaves if there are too many."""
+    def _dismiss(self, worker: int) -> None:
+        self.scheduler.worker_lost(worker)
+        self._workers.pop(worker).stop()
         self._running.pop(worker, None)
-        if len(self._workers) > self.load.workers:
-            self._workers.pop(worker).stop()
-        else:
-            self.scheduler.worker_idle(worker)
+        self._finished_at.pop(worker, None)
+
+    def worker_done(self, worker: int) -> float:
+        """A worker has finished a batch: it goes on with the next, is idle, or leaves if there are too many.
+
+        Returns:
+            When it finished the one before, on the server's clock; 0 if there was none.
+        """
+        before = self._finished_at.get(worker, 0.0)
+        self._finished_at[worker] = time.monotonic()
+        in_hand = self._running.get(worker)
+        if in_hand:
+            in_hand.popleft()
+        self.scheduler.worker_idle(worker)
+        if len(self._workers) > self.load.workers and self.scheduler.is_idle(worker):
+            self._dismiss(worker)
+        return before
 
     @property
     def worker_count(self) -> int:
@@ -165,21 +185,24 @@ class VersionRuntime:
 
     def submit(self, worker: int, batch: Batch) -> None:
         """Hand a batch to a worker."""
-        self._running[worker] = batch
+        self._running.setdefault(worker, deque()).append(batch)
         self._workers[worker].submit(batch)
 
     def running(self) -> list[Batch]:
         """What workers have in hand."""
-        return list(self._running.values())
+        return [batch for in_hand in self._running.values() for batch in in_hand]
 
-    def account(self, batch: Batch, outcome: Outcome) -> None:
-        """Learn from a finished batch."""
+    def account(self, batch: Batch, outcome: Outcome, free_since: float = 0.0) -> None:
+        """Learn from a finished batch, before which its worker has been free since then."""
         seconds = outcome.compute_seconds
         if self.scheduler.queued_requests:
             # For those who wait, the ways to the worker and back count too, and its waiting for the
             # interpreter.
-            seconds = max(seconds, time.monotonic() - batch.started)
-        self._account(batch.rows, outcome.compute_seconds, seconds)
+            seconds = max(seconds, time.monotonic() - max(batch.started, free_since))
+        self.counters.expired += sum(part.requests for part in outcome.expired)
+        rows = batch.rows - sum(part.rows for part in outcome.expired)
+        if rows or not outcome.expired:
+            self._account(rows, outcome.compute_seconds, seconds)
 
     def account_inline(self, rows: int, seconds: float) -> None:
         """Learn from a batch that ran in the calling thread, without :meth:`run_inline`."""
@@ -193,6 +216,11 @@ class VersionRuntime:
         counters.compute_seconds += compute_seconds
         self._cost.learn(rows, cost)
         self.load.row_seconds = self._cost.row_seconds
+        # A batch that runs inline needs no way to a worker; one that takes long does not feel it.
+        self.scheduler.ahead = (
+            self._inline_rows < self.max_batch_size
+            and self.load.row_seconds * self.max_batch_size < _AHEAD_SECONDS
+        )
 
     def template(self, binding: Binding, outputs: Sequence[Array]) -> ReplyTemplate:
         """The reply header for these outputs, made when such outputs are seen for the first time."""

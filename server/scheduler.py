@@ -7,6 +7,9 @@ these expired, look again at that time.
 Continuous batching: a worker that becomes idle takes what has queued, up to ``max_batch_size`` rows. With
 ``max_queue_delay`` 0 nothing ever waits for company. Requests wait in *lanes*, one per batch key (names,
 dtypes, trailing shapes, wanted outputs), because only equal keys can share a batch; no lane blocks another.
+
+Under overload a worker holds one full batch *ahead*, so that it goes on at once when it has finished one: the
+way to the front end and back takes as long as a short batch there, because the front end is busy refusing.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from ..rpc.pump import Slice
 #: A normal request that has waited this long, in seconds, competes with the high ones.
 AGING: Final = 0.1
 _NEVER: Final = float("inf")
+#: Batches are handed out ahead while so many for each worker would still be left: whoever becomes idle first
+#: must find something to do, and nobody waits behind a batch in hand while another worker is idle.
+_LEFT: Final = 2
 
 
 class BatchPolicy(msgspec.Struct, frozen=True):
@@ -99,8 +105,13 @@ class Scheduler:
 
     def __init__(self, policy: BatchPolicy) -> None:
         self.policy = policy
+        #: Whether workers may hold a batch ahead.
+        self.ahead = False
         self._lanes: dict[Hashable, _Lane] = {}
         self._idle: list[int] = []
+        #: How many batches the others have in hand; those who have one only, the longest first.
+        self._in_hand: dict[int, int] = {}
+        self._with_one: list[int] = []
         self._expired: list[Slice] = []
         #: Rows and requests that wait.
         self.queued_rows = 0
@@ -131,8 +142,18 @@ class Scheduler:
         self._count(lane, part, 1)
 
     def worker_idle(self, worker: int) -> None:
-        """A worker has joined or finished its batch."""
+        """A worker has joined or finished a batch."""
+        left = self._in_hand.get(worker, 0) - 1
+        if left > 0:
+            self._in_hand[worker] = left
+            self._with_one.append(worker)
+            return
+        self._forget(worker)
         self._idle.append(worker)
+
+    def is_idle(self, worker: int) -> bool:
+        """Whether a worker has nothing in hand."""
+        return worker in self._idle
 
     def worker_lost(self, worker: int) -> bool:
         """A worker has left, or is to leave.
@@ -140,10 +161,16 @@ class Scheduler:
         Returns:
             Whether it was idle. What a busy one was running is the caller's to queue again with :meth:`add`.
         """
+        self._forget(worker)
         if worker not in self._idle:
             return False
         self._idle.remove(worker)
         return True
+
+    def _forget(self, worker: int) -> None:
+        """Drop the note of what a worker has in hand."""
+        if self._in_hand.pop(worker, 0) == 1:
+            self._with_one.remove(worker)
 
     def cancel(self, peer: bytes, first_id: int, count: int) -> list[Slice]:
         """Take requests out of the queue.
@@ -186,10 +213,32 @@ class Scheduler:
                 del self._lanes[lane.key]
             if parts:
                 # The worker that was busy last has warm caches.
-                runs.append(Run(self._idle.pop(), lane.key, parts, rows))
+                worker = self._idle.pop()
+                self._in_hand[worker] = 1
+                self._with_one.append(worker)
+                runs.append(Run(worker, lane.key, parts, rows))
+        if self.ahead:
+            self._decide_ahead(runs, now)
         expired, self._expired = self._expired, []
         # Without an idle worker the next one that becomes idle is the reason to look again.
         return Decision(runs, expired, wake_at if self._idle and wake_at != _NEVER else None)
+
+    def _decide_ahead(self, runs: list[Run], now: float) -> None:
+        """Give full batches to workers that have one in hand, as long as enough is left for whoever is idle
+        first."""
+        size = self.policy.max_batch_size
+        enough = (_LEFT * (len(self._idle) + len(self._in_hand)) + 1) * size
+        while self._with_one and self.queued_rows >= enough:
+            lane = self._next_lane(set(), now)
+            if lane.together and lane.rows < size:
+                return
+            parts, rows = self._take_batch(lane, now)
+            if not lane:
+                del self._lanes[lane.key]
+            if parts:
+                worker = self._with_one.pop(0)
+                self._in_hand[worker] = 2
+                runs.append(Run(worker, lane.key, parts, rows))
 
     def _next_lane(self, held: set[Hashable], now: float) -> _Lane:
         lanes = self._lanes

@@ -127,7 +127,7 @@ class PythonPump:
         """See :meth:`~.interface.Pump.reply`."""
         bundle, lo, hi = part
         layout = template.layout
-        if not layout.groupable or bundle.rows is not None:
+        if not layout.fixed or (layout.rows and bundle.rows is not None):
             self._reply_general(part, template, outputs, row, queue_us, compute_us)
             return
         payloads = [payload_of(output) for output in outputs]
@@ -238,17 +238,18 @@ class PythonPump:
 
 
 def _tail(template: ReplyTemplate, count: int) -> _Tail | None:
-    """What is the same in all replies to ``count`` requests of one row each; None if not all tensors are
-    inline."""
+    """What is the same in all replies to ``count`` requests of one row each, or to one request of a layout
+    without rows; None if not all tensors are inline."""
     try:
         return template.tails[count]
     except KeyError:
         layout, header = template.layout, template.header
-        start = PREFIX_SIZE + len(header) + 4 * count
+        rows = unit_rows(count) if layout.rows else b""
+        start = PREFIX_SIZE + len(header) + len(rows)
         tail: _Tail | None = None
         if not layout.place(count, start, INLINE_LIMIT).frames:
             rest = _REPLY_REST.pack(0, count, len(header), 0, INLINE_LIMIT)
-            tail = rest, b"".join((header, unit_rows(count), bytes(aligned(start) - start)))
+            tail = rest, b"".join((header, rows, bytes(aligned(start) - start)))
         if len(template.tails) >= _TAILS_KEPT:
             template.tails.clear()
         template.tails[count] = tail

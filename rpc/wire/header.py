@@ -69,8 +69,8 @@ class Layout:
         rows: whether shapes lack the leading row count.
         row_nbytes: bytes per row (``rows``) or of the whole tensor; 0 for variable-length tensors.
         row_elements: elements per row, or of the whole tensor.
-        groupable: whether small messages of this layout may share a block: they have rows, at least one
-            tensor, and elements of fixed size.
+        fixed: whether there is at least one tensor, and all have elements of fixed size.
+        groupable: whether small messages of this layout may share a block: they are fixed and have rows.
     """
 
     __slots__ = (
@@ -79,6 +79,7 @@ class Layout:
         "_row_extent",
         "dtype_names",
         "dtypes",
+        "fixed",
         "groupable",
         "names",
         "row_elements",
@@ -98,7 +99,8 @@ class Layout:
         self.dtypes: tuple[np.dtype[Any], ...] = tuple(_checked_dtype(tensor) for tensor in tensors)
         self.shapes = tuple(_checked_shape(tensor) for tensor in tensors)
         self.row_elements = tuple(math.prod(shape) for shape in self.shapes)
-        self.groupable = rows and bool(tensors) and OBJECT_DTYPE not in self.dtypes
+        self.fixed = bool(tensors) and OBJECT_DTYPE not in self.dtypes
+        self.groupable = self.fixed and rows
         self.row_nbytes = tuple(
             0 if dtype == OBJECT_DTYPE else elements * dtype.itemsize
             for dtype, elements in zip(self.dtypes, self.row_elements, strict=True)

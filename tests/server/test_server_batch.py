@@ -184,11 +184,30 @@ def poisonous(inputs: dict[str, Array]) -> list[Array]:
     return double(inputs)
 
 
+class TestDeadlines:
+    def test_what_has_expired_while_it_waited_for_its_worker_is_not_run(self) -> None:
+        model = servable(double)
+        late = bundle(1, 2, 3, inputs=[np.arange(6, dtype=np.float32).reshape(3, 2)], of=SIGNATURE,
+                      deadline=(5.0, 4.0, 6.0))  # fmt: skip
+        outcome = run(model, whole(late), whole(numbered(7)), clock=iter((5.0, 5.5)))
+        assert answers(outcome) == {3: [8], 7: [14]}
+        assert ids(list(outcome.expired)) == [1, 2]
+        assert [each["a"][:, 0].tolist() for each in model.runs] == [[4, 7]]
+        assert (outcome.begun, outcome.compute_seconds) == (5.0, 0.5)
+
+    def test_nothing_is_run_when_all_have(self) -> None:
+        model = servable(double)
+        late = bundle(1, inputs=[np.ones((1, 2), np.float32)], of=SIGNATURE, deadline=5.0)
+        outcome = run(model, whole(late), clock=iter((5.0,)))
+        assert (outcome.results, ids(list(outcome.expired)), outcome.compute_seconds) == ([], [1], 0.0)
+        assert model.runs == []
+
+
 class TestFailures:
     def test_a_poisonous_request_fails_alone(self) -> None:
         model = servable(poisonous)
         outcome = run(model, whole(numbered(1, 13)), whole(numbered(3, 4, rows=[2, 1])))
-        good = Outcome([result for result in outcome.results if result.error is None], 0.0)
+        good = Outcome([result for result in outcome.results if result.error is None], 0.0, 0.0)
         assert answers(good) == {1: [2], 3: [6, 6], 4: [8]}
         (bad,) = [result for result in outcome.results if result.error is not None]
         assert ids(bad.parts) == [13]

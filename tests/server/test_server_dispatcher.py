@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -248,3 +250,42 @@ class TestExpress:
         rig.route(2)
         assert rig.answered == [1]
         assert rig.pump.errors == [(2, StatusCode.UNAVAILABLE, "the server is shutting down")]
+
+
+class TestAhead:
+    def test_what_expires_in_a_workers_hand_is_answered_and_counted_as_such(self) -> None:
+        rig = Rig(costs={1: 0.001, 8: 0.001}, max_batch_size=1)
+        gate, finished = threading.Event(), SimpleQueue[Any]()
+        compute = rig.compute
+
+        def gated(inputs: dict[str, Array]) -> list[Array]:
+            assert gate.wait(10)
+            return compute(inputs)
+
+        rig.compute = gated
+        rig.publish(1)
+        rig.dispatcher = Dispatcher(
+            ServingConfig(), lambda: rig.snapshot, rig.pump, lambda *done: finished.put(done)
+        )
+        rig.route(1)
+        rig.dispatcher.dispatch()
+        (runtime,) = rig.dispatcher.runtimes()
+        runtime.scheduler.ahead = True
+        soon = time.monotonic() + 0.005
+        for number in (2, 3, 4, 5):
+            rig.route(number, deadline=soon if number == 2 else float("inf"))
+        rig.dispatcher.dispatch()
+        assert [len(batch.parts) for batch in runtime.running()] == [1, 1]
+        while time.monotonic() < soon:
+            pass
+        gate.set()
+        for _ in range(5):
+            rig.dispatcher.complete(*finished.get(timeout=10))
+            rig.dispatcher.dispatch()
+        assert rig.answered == [1, 3, 4, 5]
+        assert [(first, code) for first, code, _ in rig.pump.errors] == [(2, StatusCode.DEADLINE_EXCEEDED)]
+        counters = runtime.counters
+        assert (counters.expired, counters.rows, counters.batches, counters.failed) == (1, 4, 4, 0)
+        assert (rig.dispatcher.in_flight, rig.handle.references) == (0, 0)
+        rig.dispatcher.close()
+        assert runtime.join(10)

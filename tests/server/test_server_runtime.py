@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -167,6 +168,38 @@ class TestWorkers:
             rig.finish()
         assert (rig.runtime.worker_count, rig.runtime.scheduler.idle_workers) == (4, 4)
 
+    def test_one_with_a_batch_ahead_leaves_when_both_are_done(self, make: Make) -> None:
+        rig = make(config=config(1, max_batch_size=1))
+        rig.runtime.scheduler.ahead = True
+        rig.start(1)
+        for number in range(3):
+            rig.runtime.scheduler.add(batch(rig.runtime, number).parts[0], "k", 0.0)
+        (run,) = rig.runtime.scheduler.decide(0.0).runs
+        rig.runtime.submit(run.worker, batch(rig.runtime, 1))
+        assert len(rig.runtime.running()) == 2
+        rig.change(config(2))
+        rig.change(config(1))
+        assert rig.runtime.worker_count == 1
+        rig.finish()
+        assert (rig.runtime.worker_count, rig.runtime.scheduler.idle_workers) == (1, 0)
+        rig.finish()
+        assert (rig.runtime.worker_count, rig.runtime.scheduler.idle_workers) == (1, 1)
+        assert rig.runtime.running() == []
+
+    def test_the_cost_of_a_batch_ahead_does_not_count_its_wait(self, make: Make) -> None:
+        rig = make(costs={1: 0.001})
+        rig.runtime.scheduler.add(batch(rig.runtime, 1).parts[0], "k", 0.0)
+        now = time.monotonic()
+        made = batch(rig.runtime, 1)._replace(started=now - 100)
+        rig.runtime.account(made, Outcome([], 0.001, now), now - 0.001)
+        assert rig.runtime.load.row_seconds < 0.1
+
+    def test_only_short_batches_are_handed_out_ahead(self, make: Make) -> None:
+        for seconds, ahead in ((0.0002, False), (0.005, True), (0.02, False)):
+            rig = make(costs={1: seconds}, config=config(1, max_batch_size=1))
+            rig.runtime.account(batch(rig.runtime, 1), Outcome([], seconds, 0.0))
+            assert rig.runtime.scheduler.ahead is ahead
+
     def test_a_worker_finishes_what_it_has_before_it_ends(self) -> None:
         servable = FakeServable("m", 1)
         handle = ServableHandle("m", 1, servable, config())
@@ -221,7 +254,7 @@ class TestInline:
         rig = make()
         now = 100.0
         monkeypatch.setattr(runtime_module, "time", SimpleNamespace(monotonic=lambda: now))
-        monkeypatch.setattr(runtime_module, "run_batch", lambda *_: Outcome([], 1.0))
+        monkeypatch.setattr(runtime_module, "run_batch", lambda *_: Outcome([], 1.0, 0.0))
         for _ in range(20):
             rig.runtime.run_inline(batch(rig.runtime, 1))
         assert not rig.runtime.runs_inline(self.run(1), now)

@@ -534,6 +534,81 @@ class TestWorkers:
         assert runs(made.decide(0.0)) == [(0, [1])]
 
 
+class TestAhead:
+    def busy(self, workers: int = 1, size: int = 2) -> Scheduler:
+        """All workers have one batch in hand."""
+        made = scheduler(size, workers=workers)
+        made.ahead = True
+        for worker in range(workers):
+            made.add(part(*range(100 + size * worker, 100 + size * (worker + 1))), "k", 0.0)
+        assert len(made.decide(0.0).runs) == workers
+        return made
+
+    def test_a_worker_holds_one_full_batch_ahead_and_no_more(self) -> None:
+        made = self.busy()
+        made.add(part(*range(1, 21)), "k", 0.0)
+        assert runs(made.decide(0.0)) == [(0, [1, 2])]
+        assert runs(made.decide(0.0)) == []
+        made.worker_idle(0)
+        assert not made.is_idle(0)
+        assert runs(made.decide(0.0)) == [(0, [3, 4])]
+
+    def test_it_is_idle_when_both_are_done(self) -> None:
+        made = self.busy()
+        made.add(part(*range(1, 7)), "k", 0.0)
+        assert len(made.decide(0.0).runs) == 1
+        made.clear()
+        made.worker_idle(0)
+        assert (made.idle_workers, made.is_idle(0)) == (0, False)
+        made.worker_idle(0)
+        assert (made.idle_workers, made.is_idle(0)) == (1, True)
+
+    def test_not_if_too_little_would_be_left(self) -> None:
+        made = self.busy(workers=2)
+        made.add(part(*range(1, 10)), "k", 0.0)
+        assert runs(made.decide(0.0)) == []
+        made.add(part(10), "k", 0.0)
+        assert batches(made.decide(0.0)) == [[1, 2]]
+
+    def test_not_unless_it_is_allowed(self) -> None:
+        made = self.busy()
+        made.ahead = False
+        made.add(part(*range(1, 21)), "k", 0.0)
+        assert runs(made.decide(0.0)) == []
+
+    def test_not_past_a_batch_that_still_has_room(self) -> None:
+        made = self.busy()
+        made.add(part(1), "other", 0.0)
+        made.add(part(*range(2, 22)), "k", 1.0)
+        assert runs(made.decide(1.0)) == []
+
+    def test_the_high_class_goes_first(self) -> None:
+        made = self.busy()
+        made.add(part(*range(1, 21)), "k", 0.0)
+        made.add(part(30, 31, priority=1), "k", 0.0)
+        assert runs(made.decide(0.0)) == [(0, [30, 31])]
+
+    def test_what_has_expired_is_not_handed_out(self) -> None:
+        made = self.busy()
+        made.add(part(1, 2, deadline=1.0), "k", 0.0)
+        made.add(part(*range(3, 21)), "k", 0.0)
+        decision = made.decide(2.0)
+        assert ids(decision.expired) == [1, 2]
+        assert runs(decision) == [(0, [3, 4])]
+
+    @pytest.mark.parametrize("in_hand", [1, 2])
+    def test_a_lost_worker_that_comes_back_has_nothing_in_hand(self, in_hand: int) -> None:
+        made = self.busy()
+        made.add(part(*range(1, 21)), "k", 0.0)
+        made.ahead = in_hand == 2
+        assert len(made.decide(0.0).runs) == in_hand - 1
+        assert made.worker_lost(0) is False
+        assert runs(made.decide(0.0)) == []
+        made.ahead = False
+        made.worker_idle(0)
+        assert made.is_idle(0)
+
+
 # ---------------------------------------------------------------- random sequences
 
 
@@ -545,15 +620,17 @@ class Machine(RuleBasedStateMachine):
         self.now = 0.0
         self.next_id = 1
         self.waiting: dict[Name, tuple[int, float, str]] = {}
-        self.busy: set[int] = set()
+        #: Worker -> batches that it has in hand.
+        self.busy: dict[int, int] = {}
         self.idle: set[int] = set()
         self.next_worker = 0
 
-    @initialize(size=st.sampled_from([1, 3, 8]), delay=st.sampled_from([0.0, 0.0, 1.0]))
-    def start(self, size: int, delay: float) -> None:
+    @initialize(size=st.sampled_from([1, 3, 8]), delay=st.sampled_from([0.0, 0.0, 1.0]), ahead=st.booleans())
+    def start(self, size: int, delay: float, ahead: bool) -> None:
         self.max = size
         self.delay = delay
         self.scheduler = scheduler(size, delay)
+        self.scheduler.ahead = ahead
 
     def drop(self, parts: list[Slice]) -> list[Name]:
         found = names(parts)
@@ -611,16 +688,20 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.busy)
     @rule()
     def worker_finishes(self) -> None:
-        worker = self.busy.pop()
+        worker, batches = self.busy.popitem()
         self.scheduler.worker_idle(worker)
-        self.idle.add(worker)
+        if batches > 1:
+            self.busy[worker] = batches - 1
+        else:
+            self.idle.add(worker)
 
     @precondition(lambda self: self.busy or self.idle)
     @rule(data=st.data())
     def worker_leaves(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(sorted(self.busy | self.idle)))
+        worker = data.draw(st.sampled_from(sorted(self.busy.keys() | self.idle)))
+        assert self.scheduler.is_idle(worker) is (worker in self.idle)
         assert self.scheduler.worker_lost(worker) is (worker in self.idle)
-        self.busy.discard(worker)
+        self.busy.pop(worker, None)
         self.idle.discard(worker)
 
     @rule(first=st.integers(0, 40), count=st.integers(1, 12), peer=st.sampled_from([b"a", b"b"]))
@@ -647,8 +728,13 @@ class Machine(RuleBasedStateMachine):
             assert self.waiting[name][1] <= self.now
         self.drop(decision.expired)
         for run in decision.runs:
-            self.idle.remove(run.worker)  # KeyError: it was not idle
-            self.busy.add(run.worker)
+            in_hand = self.busy.get(run.worker, 0) + 1
+            if in_hand == 1:
+                self.idle.remove(run.worker)  # KeyError: it was not idle
+            else:
+                assert self.scheduler.ahead
+                assert in_hand == 2
+            self.busy[run.worker] = in_hand
             entries = [self.waiting[name] for name in names(run.parts)]
             assert entries
             assert {key for _, _, key in entries} == {run.key}
