@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tensorwire.bench.swap import PolicyRun, SwapSettings, run_policy
+from tensorwire.bench.swap import PHASES, Phase, PolicyRun, SwapSettings, run_policy
 
-SHORT = SwapSettings(swaps=5, mebibytes=4, rate=100.0, quiet=0.2, gap=0.02, windows=1)
+SHORT = SwapSettings(swaps=5, mebibytes=4, rate=100.0, quiet=0.02, settle=0.01, windows=1)
 
 
 def check_complete(result: PolicyRun) -> None:
-    assert len(result.swaps) == SHORT.swaps
+    assert len(result.swaps) == len(result.spans["before"]) == SHORT.swaps
     assert result.calls.seconds
 
 
@@ -27,14 +27,17 @@ def test_only_calls_in_the_gap_fail_when_the_old_version_goes_first() -> None:
         assert any(swap.begun <= begun <= swap.ended for swap in result.swaps)
 
 
-@pytest.mark.parametrize("phase", ["before", "during", "after"])
-def test_calls_belong_to_the_windows_in_which_they_were_going_on(phase: str) -> None:
+@pytest.mark.parametrize("phase", PHASES)
+def test_calls_belong_to_the_windows_in_which_they_were_going_on(phase: Phase) -> None:
     from tensorwire.bench.steady import Calls
     from tensorwire.bench.swap import Swap
 
     calls = Calls(begun=[0.5, 2.5, 4.5], seconds=[0.1, 0.2, 0.3])
     result = PolicyRun(
-        policy="availability", calls=calls, swaps=[Swap(2.0, 2.6, 1)], before=(0.0, 1.0), after=(4.0, 5.0)
+        policy="availability",
+        calls=calls,
+        swaps=[Swap(2.0, 2.6, 1)],
+        spans={"before": [(0.0, 1.0)], "elsewhere": [(4.0, 5.0)]},
     )
-    expected = {"before": [0.1], "during": [0.2], "after": [0.3]}
+    expected = {"before": [0.1], "during": [0.2], "elsewhere": [0.3]}
     assert result.window_latencies(phase, 1) == [expected[phase]]
