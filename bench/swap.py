@@ -3,8 +3,8 @@
 A client process calls a model at a constant rate while version after version is put into the repository,
 complete, by a rename. Three phases take turns, so that a machine that slows down does so for all: *before* a
 swap, *during* it (calls that were going on between the rename and the end of the old version), and
-*elsewhere*: the same swap in a second server that nobody calls. What that costs the calls is the machine's doing,
-not that of serving: reading and building a model takes memory bandwidth and a core. Each phase is cut into
+*elsewhere*: the same swap in a second server that nobody calls. What that costs the calls is the machine,
+not the serving: reading and building a model takes memory bandwidth and a core. Each phase is cut into
 windows; the figure is the median of the windows' percentiles, so one hiccup is one window.
 """
 
