@@ -1,4 +1,4 @@
-"""What every pump does, over real sockets. A new implementation is added to ``PUMPS``."""
+"""What every pump does, over real sockets. A new implementation is added to ``pumps.NAMES``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pumps
 import pytest
 import zmq
 from tensorwire.rpc.errors import StatusCode
-from tensorwire.rpc.pump import Bundle, ControlMessage, Pump, PythonPump, ReplyTemplate, Slice, whole
+from tensorwire.rpc.pump import Bundle, ControlMessage, Pump, ReplyTemplate, Slice, whole
 from tensorwire.rpc.pump.interface import DRAIN_NBYTES
 from tensorwire.rpc.wire.extra import ControlCall, Extra, decode_error, encode_body
 from tensorwire.rpc.wire.header import (
@@ -30,8 +31,6 @@ from tensorwire.rpc.wire.message import (
 )
 from tensorwire.rpc.wire.prefix import MAX_COUNT, PREFIX_SIZE, Kind, Prefix
 from vectors.read import load
-
-PUMPS: dict[str, Callable[..., Pump]] = {"python": PythonPump}
 
 WAIT_MS = 10_000
 MALFORMED = [vector for vector in load("malformed") if vector["receiver"] == "server"]
@@ -90,9 +89,9 @@ class Rig:
         self.context.term()
 
 
-@pytest.fixture(params=sorted(PUMPS))
+@pytest.fixture(params=pumps.NAMES)
 def make_pump(request: pytest.FixtureRequest) -> Callable[..., Pump]:
-    return PUMPS[request.param]
+    return pumps.pump_named(request.param)
 
 
 @pytest.fixture
@@ -302,6 +301,19 @@ class TestGrouping:
             assert block.flags.aligned
             assert block.flags.c_contiguous
             assert block.sum() == 3
+
+    def test_as_long_as_one_with_an_extra_is_not_as_it_should_be(self, rig: Rig) -> None:
+        dealer = rig.dealer(b"p")
+        (with_extra,) = X.frames(1, x(1), extra=Extra(metadata={"trace": "0123456789"}))
+        dealer.send_multipart([with_extra])
+        assert [bundle.first_ids for bundle in rig.drain_once()] == [[1]]
+        without = bytearray(with_extra)
+        without[32:36] = bytes(4)  # the extra's length
+        at = PREFIX_SIZE + int.from_bytes(without[28:32], "little")
+        without[at : at + 4] = (1).to_bytes(4, "little")  # rows
+        dealer.send_multipart([bytes(without)])
+        assert rig.drain_once() == []
+        assert rig.pump.counters.malformed_answered == 1
 
     def test_a_limit_leaves_the_rest(self, rig: Rig) -> None:
         dealer = rig.dealer(b"p")
