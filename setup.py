@@ -1,0 +1,32 @@
+"""The one part of the build that setup.cfg cannot say: the compiled pump, where a C compiler is there.
+
+Without a compiler, or without Cython, the installation is complete all the same: the pump in plain Python
+does the same work, more slowly.
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+SOURCE = "rpc/pump/compiled.pyx"
+PARTS = ["rpc/pump/_libzmq.pxi", "rpc/pump/_groups.pxi", "rpc/pump/_replies.pxi"]
+
+
+def extensions():
+    """The pump, as C in build/; nothing where Cython is not there."""
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        return []
+    pump = Extension(
+        "tensorwire.rpc.pump.compiled",
+        [SOURCE],
+        depends=PARTS,
+        # Deadlines shall be the same to the last bit as those of the pump in Python, on any processor.
+        extra_compile_args=["-O3", "-ffp-contract=off"],
+        optional=True,
+    )
+    return cythonize([pump], build_dir="build/cython", quiet=True)
+
+
+setup(ext_modules=extensions())
