@@ -9,7 +9,7 @@ import os
 from setuptools import Extension, setup
 
 SOURCE = "rpc/pump/compiled.pyx"
-PARTS = ["rpc/pump/_libzmq.pxi", "rpc/pump/_groups.pxi", "rpc/pump/_replies.pxi"]
+PARTS = [f"rpc/pump/_{part}.pxi" for part in ("libzmq", "tensors", "groups", "replies")]
 
 
 def extensions():

@@ -1,4 +1,4 @@
-# libzmq as pyzmq has loaded it, and the two kinds of memory that tensors lie in.
+# libzmq as pyzmq has loaded it.
 #
 # The functions are looked up in the library that is already there, so that building needs neither libzmq nor
 # its headers, and sockets and messages belong to the same libzmq as pyzmq's.
@@ -104,30 +104,3 @@ cdef class Frame:
 
     def __len__(self):
         return msg_size(&self.message)
-
-
-cdef class Block:
-    """Zero or more rows of one tensor, at an address that is a multiple of 64: what vector code likes best.
-
-    Read-only, because requests of several callers may share it. It belongs to the arrays that are made of
-    it, and its memory is used again by nobody before the last of them is gone.
-    """
-
-    cdef char *data
-    cdef Py_ssize_t nbytes
-
-    def __cinit__(self, size_t nbytes):
-        cdef void *data = NULL
-        if posix_memalign(&data, 64, nbytes or 1):
-            raise MemoryError(f"no memory for {nbytes} bytes of tensors")
-        self.data = <char *> data
-        self.nbytes = nbytes
-
-    def __dealloc__(self):
-        free(self.data)
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.data, self.nbytes, True, flags)
-
-    def __len__(self):
-        return self.nbytes

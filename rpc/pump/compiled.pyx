@@ -15,9 +15,15 @@ import zmq
 import zmq.backend.cython._zmq
 from numpy import ndarray
 
+try:
+    from numpy._core import _multiarray_umath
+except ImportError:  # NumPy 1
+    from numpy.core import _multiarray_umath
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EHOSTUNREACH, EINTR, ENOMEM
 from libc.math cimport INFINITY
@@ -45,6 +51,7 @@ from .interface import Counters, Drained
 from .python import PythonPump
 
 include "_libzmq.pxi"
+include "_tensors.pxi"
 include "_groups.pxi"
 include "_replies.pxi"
 
