@@ -4,12 +4,10 @@ Without a compiler, or without Cython, the installation is complete all the same
 does the same work, more slowly.
 """
 
-import os
-
 from setuptools import Extension, setup
 
 SOURCE = "rpc/pump/compiled.pyx"
-PARTS = [f"rpc/pump/_{part}.pxi" for part in ("libzmq", "tensors", "groups", "replies")]
+PARTS = [f"rpc/pump/_{part}.pxi" for part in ("libzmq", "tensors", "groups", "framed", "replies")]
 
 
 def extensions():

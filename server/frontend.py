@@ -21,7 +21,7 @@ import zmq
 from ..manager.handle import ServableHandle
 from ..manager.snapshot import Snapshot
 from ..rpc.errors import InternalError, RpcError
-from ..rpc.pump import Bundle, ControlMessage, Drained, Pump, PythonPump
+from ..rpc.pump import Bundle, ControlMessage, Drained, Pump, make_pump
 from ..rpc.transport import AnyContext, bind_router, descriptor, last_endpoint
 from ..rpc.wire.message import build_control, build_error
 from ..rpc.wire.prefix import Kind
@@ -81,7 +81,7 @@ class FrontEnd:
         socket = bind_router(self._context, self.config.bind, self.config.max_frame_bytes)
         self.endpoint = last_endpoint(socket)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.pump = PythonPump(socket, max_peer_nbytes=self.config.max_peer_bytes)
+        self.pump = make_pump(socket, max_peer_nbytes=self.config.max_peer_bytes)
         self._started = Dispatcher(self.config, self._snapshot, self.pump, self._on_completed)
         self._thread = threading.Thread(
             target=self._run, args=(socket,), name="tensorwire-front-end", daemon=True

@@ -1,6 +1,7 @@
 """The pump: the only code that touches single messages (receive, validate, group, reply)."""
 
 from .bundle import Bundle, MessageSlice, Slice, whole
+from .choice import make_pump, pump_kind
 from .interface import ControlMessage, Counters, Drained, Pump, ReplyTemplate
 from .python import PythonPump
 
@@ -14,5 +15,7 @@ __all__ = [
     "PythonPump",
     "ReplyTemplate",
     "Slice",
+    "make_pump",
+    "pump_kind",
     "whole",
 ]

@@ -86,7 +86,9 @@ cdef struct Record:
     uint64_t rows
     double deadline
     size_t rows_at
+    size_t tensors_at
     uint32_t count
+    bint unit_rows
     Py_ssize_t next  # in its group; -1: none
 
 
@@ -251,11 +253,23 @@ cdef class Groups:
 
     cdef bint enter(self, Record *record, Plan *plan, Py_ssize_t group, size_t rows_at, double now) noexcept nogil:
         """Add a request without frames to a group (-1: to its header's own), if all its lengths add up."""
+        if not self.measure(record, plan, rows_at, now) or not self.fits(record, plan):
+            return False
+        if group < 0:
+            group = self.group_of(plan)
+            if group < 0:
+                return False
+        self.append(&self.groups[group], record)
+        self.requests += record.count
+        return True
+
+    cdef bint measure(self, Record *record, Plan *plan, size_t rows_at, double now) noexcept nogil:
+        """Read a request's ids, rows and deadline; whether they are possible."""
         cdef const char *head = <const char *> msg_data(&record.head)
         cdef size_t size = msg_size(&record.head)
         cdef uint64_t count = _u32(head + AT_COUNT)
         cdef uint64_t first_id = _u64(head + AT_ID)
-        cdef uint64_t timeout_us
+        cdef uint64_t timeout_us = _u64(head + AT_TIMEOUT)
         cdef uint64_t rows = 0
         cdef uint32_t other = 0
         cdef uint64_t index
@@ -266,37 +280,32 @@ cdef class Groups:
         for index in range(count):
             rows += _u32(head + rows_at + 4 * index)
             other |= _u32(head + rows_at + 4 * index) ^ 1
-        if rows > plan.max_rows or not self.fits(plan, rows_at + 4 * count, rows, _u32(head + AT_LIMIT), size):
-            return False
-        if group < 0:
-            group = self.group_of(plan)
-            if group < 0:
-                return False
-        timeout_us = _u64(head + AT_TIMEOUT)
         record.first_id = first_id
         record.count = <uint32_t> count
         record.rows = rows
+        record.unit_rows = other == 0
         record.rows_at = rows_at
+        record.tensors_at = rows_at + 4 * count
         record.deadline = now + <double> timeout_us * 1e-6 if timeout_us else INFINITY
-        self.append(&self.groups[group], record, other == 0)
-        self.requests += count
-        return True
+        return rows <= plan.max_rows
 
-    cdef bint fits(self, Plan *plan, size_t at, uint64_t rows, uint64_t limit, size_t size) noexcept nogil:
-        """Whether a head of `size` bytes ends where its tensors do, and all of them are in it.
+    cdef bint fits(self, Record *record, Plan *plan) noexcept nogil:
+        """Whether a measured head ends where its tensors do, and all of them are in it.
 
         Nothing overflows: a tensor of at most `max_rows` rows has at most 2**48 bytes.
         """
-        cdef Py_ssize_t index
+        cdef uint64_t limit = _u32(<const char *> msg_data(&record.head) + AT_LIMIT)
+        cdef size_t at = record.tensors_at
         cdef size_t nbytes
+        cdef Py_ssize_t index
         for index in range(plan.tensors):
-            nbytes = plan.row_nbytes[index] * rows
+            nbytes = plan.row_nbytes[index] * record.rows
             if nbytes > limit:
                 return False
             at = _aligned(at) + nbytes
-        return at == size
+        return at == msg_size(&record.head)
 
-    cdef void append(self, Group *group, Record *record, bint unit_rows) noexcept nogil:
+    cdef void append(self, Group *group, Record *record) noexcept nogil:
         record.next = -1
         if group.messages:
             self.record(group.last).next = self.used
@@ -306,7 +315,7 @@ cdef class Groups:
         group.messages += 1
         group.requests += record.count
         group.rows += record.rows
-        group.unit_rows = group.unit_rows and unit_rows
+        group.unit_rows = group.unit_rows and record.unit_rows
 
     # ------------------------------------------------------------ headers
 
@@ -448,7 +457,9 @@ cdef class Groups:
             block = _new_block(group.plan.row_nbytes[index] * group.rows)
             targets[index] = block.data
             nbytes += block.nbytes
-            inputs.append(_array(block, group.rows, entry.shapes[index], entry.dtypes[index]))
+            inputs.append(
+                _array(block.data, block, False, group.rows, entry.shapes[index], entry.dtypes[index])
+            )
         if nbytes < GATHER_WITHOUT_GIL:
             self.copy_rows(group, targets)
         else:
@@ -466,7 +477,7 @@ cdef class Groups:
         while at >= 0:
             record = self.record(at)
             head = <const char *> msg_data(&record.head)
-            offset = record.rows_at + 4 * <size_t> record.count
+            offset = record.tensors_at
             for tensor in range(group.plan.tensors):
                 nbytes = group.plan.row_nbytes[tensor] * record.rows
                 offset = _aligned(offset)

@@ -45,6 +45,7 @@ cdef enum:
     NUMPY_NEW_FROM_DESCR = 94
     NUMPY_SET_BASE = 282
     NUMPY_ALIGNED = 0x0100
+    NUMPY_WRITABLE = 0x0400
     MAX_DIMS = 32  # MAX_RANK
 
 cdef _new_array_fn new_array = NULL
@@ -68,21 +69,36 @@ cdef int _find_numpy() except -1:
 _find_numpy()
 
 
-cdef object _array(Block block, Py_ssize_t rows, tuple shape, dtype):
-    """A read-only array ``[rows, *shape]`` of a block that has the bytes for it."""
+cdef object _array(void *data, owner, bint writable, Py_ssize_t rows, tuple shape, dtype):
+    """An array ``[rows, *shape]`` of memory of `owner`, which exports it as a buffer and has the bytes for it."""
     cdef Py_ssize_t dims[MAX_DIMS]
     cdef int rank = 1
     if new_array == NULL or len(shape) >= MAX_DIMS:
-        return ndarray((rows, *shape), dtype, block)
+        return ndarray((rows, *shape), dtype, owner)
     dims[0] = rows
     for size in shape:
         dims[rank] = size
         rank += 1
-    # The calls take over their references to dtype and block.
+    cdef int flags = NUMPY_ALIGNED | (NUMPY_WRITABLE if writable else 0)
+    # The calls take over their references to dtype and owner.
     Py_INCREF(dtype)
     array = new_array(
-        <PyTypeObject *> ndarray, <PyObject *> dtype, rank, dims, NULL, block.data, NUMPY_ALIGNED, NULL
+        <PyTypeObject *> ndarray, <PyObject *> dtype, rank, dims, NULL, data, flags, NULL
     )
-    Py_INCREF(block)
-    set_base(<PyObject *> array, <PyObject *> block)
+    Py_INCREF(owner)
+    set_base(<PyObject *> array, <PyObject *> owner)
     return array
+
+
+cdef object _framed_array(Frame frame, Py_ssize_t rows, tuple shape, dtype):
+    """An array of a frame that has exactly the bytes for it; no copy, unless the frame lies askew."""
+    cdef char *data = <char *> msg_data(&frame.message)
+    if <size_t> data % <size_t> dtype.alignment:
+        return _copied_array(data, msg_size(&frame.message), rows, shape, dtype)
+    return _array(data, frame, True, rows, shape, dtype)
+
+
+cdef object _copied_array(const char *data, size_t nbytes, Py_ssize_t rows, tuple shape, dtype):
+    cdef Block block = _new_block(nbytes)
+    memcpy(block.data, data, nbytes)
+    return _array(block.data, block, False, rows, shape, dtype)

@@ -53,6 +53,7 @@ from .python import PythonPump
 include "_libzmq.pxi"
 include "_tensors.pxi"
 include "_groups.pxi"
+include "_framed.pxi"
 include "_replies.pxi"
 
 #: Messages read before the GIL is released: for a few it would cost more than it is worth to anybody.
@@ -159,32 +160,47 @@ cdef class CompiledPump:
         return Drained(bundles, controls, more)
 
     cdef int _take_strange(self, double now) except -1:
-        """The message that was read last, by the code that knows every kind."""
+        """The message that was read last, which is not one of the commonest."""
         cdef Groups groups = self._groups
         cdef Record *record = groups.record(groups.used)
-        cdef Frame whole
-        cdef size_t size = msg_size(&record.head)
         cdef bytes peer = PyBytes_FromStringAndSize(
             <char *> msg_data(&record.peer), msg_size(&record.peer)
         )
-        frames = self._rest() if msg_more(&record.head) else ()
+        cdef list frames = self._rest() if msg_more(&record.head) else []
+        self._strange = True
+        if frames:
+            bundle = _framed_bundle(groups, record, peer, frames, now)
+            if bundle is not None:
+                self._intake._bundles.append(bundle)
+                groups.requests += record.count
+                return 0
+        return self._take_in_python(record, peer, frames, now)
+
+    cdef int _take_in_python(self, Record *record, bytes peer, list frames, double now) except -1:
+        """Whatever it is: by the code that knows every kind of message, and what can be wrong with it."""
+        cdef Groups groups = self._groups
+        cdef size_t size = msg_size(&record.head)
+        cdef Frame whole
         if size <= COPIED_NBYTES:
             head = PyBytes_FromStringAndSize(<char *> msg_data(&record.head), size)
         else:
             whole = Frame()
             msg_copy(&whole.message, &record.head)
             head = memoryview(whole)
-        self._strange = True
         groups.entered = False
         try:
-            requests = self._intake.add(peer, head, frames, now)
+            requests = self._intake.add(peer, head, [memoryview(frame) for frame in frames], now)
         except RpcError as error:
             self._malformed(peer, head, error)
-        else:
-            if groups.entered:
-                groups.used += 1
-            else:
-                groups.requests += requests
+            return 0
+        if groups.entered:
+            groups.used += 1
+            return 0
+        groups.requests += requests
+        if requests and frames:
+            signature = self._intake._bundles[-1].signature
+            if signature.layout.groupable:
+                groups.learn(signature)
         return 0
 
     cdef list _rest(self):
@@ -201,7 +217,7 @@ cdef class CompiledPump:
             more = msg_more(&frame.message)
             self._groups.nbytes += msg_size(&frame.message)
             if len(frames) <= MAX_TENSORS:
-                frames.append(memoryview(frame))
+                frames.append(frame)
         return frames
 
     cdef int _malformed(self, bytes peer, head, error) except -1:
@@ -349,3 +365,8 @@ cdef class CompiledPump:
     def holding(self):
         """See :attr:`~.interface.Pump.holding`."""
         return bool(self._held)
+
+
+def fast_paths():
+    """Which of the short cuts around Python are in use: without one, everything works, more slowly."""
+    return {"bundles": bool(PLAIN_BUNDLE), "arrays": new_array != NULL}

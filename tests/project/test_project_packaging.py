@@ -22,6 +22,7 @@ SOURCES = (
     "client",
     "bench",
     "setup.cfg",
+    "setup.py",
     "pyproject.toml",
     "README.md",
     "LICENSE",

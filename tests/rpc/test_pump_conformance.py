@@ -1,4 +1,4 @@
-"""What every pump does, over real sockets. A new implementation is added to ``PUMPS``."""
+"""What every pump does, over real sockets. A new implementation is added to ``pumps.NAMES``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pumps
 import pytest
 import zmq
 from tensorwire.rpc.errors import StatusCode
-from tensorwire.rpc.pump import Bundle, ControlMessage, Pump, PythonPump, ReplyTemplate, Slice, whole
+from tensorwire.rpc.pump import Bundle, ControlMessage, Pump, ReplyTemplate, Slice, whole
 from tensorwire.rpc.pump.interface import DRAIN_NBYTES
 from tensorwire.rpc.wire.extra import ControlCall, Extra, decode_error, encode_body
 from tensorwire.rpc.wire.header import (
@@ -30,8 +31,6 @@ from tensorwire.rpc.wire.message import (
 )
 from tensorwire.rpc.wire.prefix import MAX_COUNT, PREFIX_SIZE, Kind, Prefix
 from vectors.read import load
-
-PUMPS: dict[str, Callable[..., Pump]] = {"python": PythonPump}
 
 WAIT_MS = 10_000
 MALFORMED = [vector for vector in load("malformed") if vector["receiver"] == "server"]
@@ -90,9 +89,9 @@ class Rig:
         self.context.term()
 
 
-@pytest.fixture(params=sorted(PUMPS))
+@pytest.fixture(params=pumps.NAMES)
 def make_pump(request: pytest.FixtureRequest) -> Callable[..., Pump]:
-    return PUMPS[request.param]
+    return pumps.pump_named(request.param)
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""Which pump is used: the compiled one where it was built, else the one in plain Python."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import zmq
+
+from ..wire.header import Interner, Signature
+from .interface import Pump
+from .python import PythonPump
+
+#: Set to anything but 0 or nothing, this environment variable keeps the compiled pump out of use.
+PURE_PYTHON: Final = "TENSORWIRE_PURE_PYTHON"
+
+
+def _chosen() -> Callable[..., Pump]:
+    if os.environ.get(PURE_PYTHON, "0") not in ("", "0"):
+        return PythonPump
+    try:
+        # Here, and not above: the client imports neither.
+        from .compiled import CompiledPump
+    except ImportError:  # it was not built, or cannot call this libzmq
+        return PythonPump
+    return CompiledPump
+
+
+def make_pump(
+    socket: zmq.Socket[bytes],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    signatures: Interner[Signature] | None = None,
+    max_peer_nbytes: int = 64 << 20,
+) -> Pump:
+    """A pump for a bound ROUTER with ``ROUTER_MANDATORY``.
+
+    Args:
+        clock: seconds; deadlines are times of this clock.
+        signatures: decoded headers; several pumps may share them.
+        max_peer_nbytes: replies kept for a peer that does not read them.
+    """
+    return _chosen()(socket, clock=clock, signatures=signatures, max_peer_nbytes=max_peer_nbytes)
+
+
+def pump_kind() -> Literal["compiled", "python"]:
+    """Which pump :func:`make_pump` makes."""
+    return "python" if _chosen() is PythonPump else "compiled"
