@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import models
+import pumps
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -63,27 +65,56 @@ def names(lines: str) -> list[tuple[str, str]]:
     return [(match[1].lower().replace("_", "-"), match[2]) for match in found if match]
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> str:
+def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, timeout=100, check=False
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of the working tree; setuptools is at hand, so no network is needed."""
-    source = tmp_path_factory.mktemp("source")
+def build(source: Path, *what: str, **environment: str) -> Path:
+    """The working tree copied to ``source``, built there; setuptools and Cython are at hand, so no network is
+    needed. Gives the directory with what was built."""
+    source.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "java", "*.so")
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "java"))
+            shutil.copytree(ROOT / name, source / name, ignore=ignore)
         else:
             shutil.copy(ROOT / name, source)
-    said = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", cwd=source)
+    said = run(sys.executable, "-m", "build", *what, "--no-isolation", cwd=source, **environment)
     assert "eprecat" not in said
-    (path,) = (source / "dist").glob("*.whl")
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of the working tree, by way of a source distribution as ``make wheel`` does it."""
+    (path,) = build(tmp_path_factory.mktemp("wheel") / "source").glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def plain_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel that was built where no C compiler is."""
+    source = tmp_path_factory.mktemp("plain") / "source"
+    (path,) = build(source, "--wheel", CC="/bin/false").glob("*.whl")
+    return path
+
+
+def modules_in(wheel: Path) -> tuple[set[str], list[str]]:
+    """Files of a wheel: those of the sources, and the compiled ones."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    compiled = sorted(name for name in found if name.endswith(".so"))
+    return found - set(compiled), compiled
 
 
 @pytest.mark.slow
@@ -93,15 +124,24 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         f"tensorwire/{path.relative_to(ROOT)}"
         for folder in (line.split(" = ")[1] for line in folders if line)
         for path in (ROOT / folder).rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi") or path.name == "py.typed"
     }
+    found, compiled = modules_in(wheel)
+    assert len(compiled) == pumps.can_compile()
+    assert all(name.startswith("tensorwire/rpc/pump/compiled.") for name in compiled)
     with zipfile.ZipFile(wheel) as archive:
-        found = {name for name in archive.namelist() if ".dist-info/" not in name}
         (licence,) = (name for name in archive.namelist() if name.endswith("/LICENSE"))
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
         (about,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         assert b"License-Expression: Apache-2.0" in archive.read(about)
     assert found == expected
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_wheel_lacks_the_compiled_pump_alone(wheel: Path, plain_wheel: Path) -> None:
+    modules, compiled = modules_in(plain_wheel)
+    assert compiled == []
+    assert modules == modules_in(wheel)[0]
 
 
 @pytest.fixture(scope="module")
