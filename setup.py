@@ -19,8 +19,8 @@ pump = Extension(
     optional=True,
 )
 
-setup(
-    ext_modules=[pump] if importlib.util.find_spec("Cython") else [],
+if importlib.util.find_spec("Cython"):
     # The C that Cython writes goes where the object files go.
-    options={"build_ext": {"cython_c_in_temp": True}},
-)
+    setup(ext_modules=[pump], options={"build_ext": {"cython_c_in_temp": True}})
+else:
+    setup()
