@@ -81,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="verify the expected ratios; exit status 1 on failure"
     )
     add_proofs(commands)
+    pump = commands.add_parser(
+        "pump",
+        help="the compiled pump against the one in Python",
+        description="Time per request that reading and answering takes, in both pumps by turns.",
+    )
+    pump.set_defaults(run=_pump)
+    pump.add_argument(
+        "--rounds", type=_positive(int), default=30, help="interleaved rounds (default %(default)s)"
+    )
     return parser
 
 
@@ -112,6 +121,13 @@ def _quick(options: argparse.Namespace) -> int:
     out.with_suffix(".txt").write_text(as_text(report))
     print(f"written: {out} and {out.with_suffix('.txt')}")
     return 0 if checks is None or all(check.passed for check in checks) else 1
+
+
+def _pump(options: argparse.Namespace) -> int:
+    from .pump import measure, report
+
+    print(report(measure(options.rounds)))
+    return 0
 
 
 @contextmanager
