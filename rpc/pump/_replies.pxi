@@ -137,14 +137,6 @@ cdef class Answer:
         cdef size_t each = self.row_nbytes[output]
         return row >= 0 and (not each or (<size_t> row <= nbytes // each and <size_t> rows <= nbytes // each - row))
 
-    cdef bint inline(self, size_t count) noexcept nogil:
-        """Whether all tensors of so many rows are inline."""
-        cdef Py_ssize_t index
-        for index in range(self.tensors):
-            if self.row_nbytes[index] > INLINE // count:
-                return False
-        return True
-
 
 cdef class Scratch:
     """The part of a reply before its tensors, ready to be copied: it differs by the id alone."""
@@ -152,7 +144,10 @@ cdef class Scratch:
     cdef char *head
     cdef size_t room
     cdef size_t head_nbytes
+    #: Of the whole head frame, with its tensors.
     cdef size_t nbytes
+    #: Some tensors are no part of it, but frames of their own.
+    cdef bint framed
     cdef uint32_t queue_us
     cdef uint32_t compute_us
     cdef Answer answer
@@ -185,9 +180,13 @@ cdef class Scratch:
             self.room = size
         self.fill(answer, header_len, count)
         self.head_nbytes = self.nbytes = size
+        self.framed = False
         cdef Py_ssize_t index
         for index in range(answer.tensors):
-            self.nbytes = _aligned(self.nbytes) + answer.row_nbytes[index] * count
+            if answer.row_nbytes[index] * count > INLINE:
+                self.framed = True
+            else:
+                self.nbytes = _aligned(self.nbytes) + answer.row_nbytes[index] * count
         self.answer = answer
         self.count = count
         return 0
@@ -208,25 +207,32 @@ cdef class Scratch:
         for index in range(count):
             memcpy(rows + 4 * index, &one, 4)
 
-    cdef int write(
-        self, msg_t *frame, Answer answer, uint64_t first_id, Py_buffer *views, Py_ssize_t row
-    ) except -1:
-        """The frame of one reply: rows from `row` on, which the caller knows to be there."""
-        if msg_init_size(frame, self.nbytes):
-            raise MemoryError
-        cdef char *data = <char *> msg_data(frame)
+    cdef void write(self, char *data, uint64_t first_id, Py_buffer *views, Py_ssize_t row) noexcept nogil:
+        """The head frame of one reply: rows from `row` on, which the caller knows to be there."""
+        cdef size_t *row_nbytes = self.answer.row_nbytes
         cdef size_t at = self.head_nbytes
         cdef size_t begin, nbytes
         cdef Py_ssize_t index
         memcpy(data, self.head, at)
         memcpy(data + AT_ID, &first_id, 8)
-        for index in range(answer.tensors):
-            begin = _aligned(at)
-            nbytes = answer.row_nbytes[index] * self.count
-            memset(data + at, 0, begin - at)
-            memcpy(data + begin, <const char *> views[index].buf + row * answer.row_nbytes[index], nbytes)
-            at = begin + nbytes
-        return 0
+        for index in range(self.answer.tensors):
+            nbytes = row_nbytes[index] * self.count
+            if nbytes <= INLINE:
+                begin = _aligned(at)
+                memset(data + at, 0, begin - at)
+                memcpy(data + begin, <const char *> views[index].buf + row * row_nbytes[index], nbytes)
+                at = begin + nbytes
+
+    cdef list frames(self, uint64_t first_id, outputs, Py_buffer *views, Py_ssize_t row):
+        """All frames of one reply; the large ones are views of the outputs."""
+        cdef bytes head = PyBytes_FromStringAndSize(NULL, self.nbytes)
+        cdef Py_ssize_t index
+        self.write(PyBytes_AS_STRING(head), first_id, views, row)
+        cdef list frames = [head]
+        for index in range(self.answer.tensors):
+            if self.answer.row_nbytes[index] * self.count > INLINE:
+                frames.append(payload_of(outputs[index][row : row + self.count]))
+        return frames
 
 
 cdef int _view(output, dtype, Py_buffer *view) except -1:

@@ -235,7 +235,7 @@ cdef class CompiledPump:
         """See :meth:`~.interface.Pump.reply`."""
         self._check_open()
         cdef Answer answer = self._answer_of(template)
-        if not answer.plain or not self._reply_inline(part, answer, outputs, row, queue_us, compute_us):
+        if not answer.plain or not self._reply_rows(part, answer, outputs, row, queue_us, compute_us):
             self._python.reply(part, template, outputs, row, queue_us, compute_us)
 
     cdef Answer _answer_of(self, template):
@@ -250,19 +250,15 @@ cdef class CompiledPump:
         self._answer = answer
         return answer
 
-    cdef bint _reply_inline(
+    cdef bint _reply_rows(
         self, part, Answer answer, outputs, Py_ssize_t row, queue_us, compute_us
     ) except -1:
-        """Answer requests of one row each with tensors that are all inline; False: nothing was sent, as
-        something is unusual."""
+        """Answer requests of one row each; False: nothing was sent, as something is unusual."""
         cdef Py_ssize_t lo, hi
         cdef Py_buffer views[OUTPUTS]
         cdef Py_ssize_t held = 0
         bundle, lo, hi = part
-        cdef list counts = bundle.counts
         if bundle.rows is not None or len(outputs) != answer.tensors:
-            return False
-        if not answer.inline(1 if counts is None else min(max(counts), max(hi - lo, 1))):
             return False
         try:
             for output in outputs:
@@ -271,7 +267,7 @@ cdef class CompiledPump:
                 if not answer.holds(held - 1, views[held - 1].len, row, hi - lo):
                     return False
             self._scratch.times(min(queue_us, U32_MAX), min(compute_us, U32_MAX))
-            self._send_rows(bundle, lo, hi, answer, views, row)
+            self._send_rows(bundle, lo, hi, answer, outputs, views, row)
         finally:
             while held:
                 held -= 1
@@ -280,19 +276,26 @@ cdef class CompiledPump:
         return True
 
     cdef int _send_rows(
-        self, bundle, Py_ssize_t lo, Py_ssize_t hi, Answer answer, Py_buffer *views, Py_ssize_t row
+        self, bundle, Py_ssize_t lo, Py_ssize_t hi, Answer answer, outputs, Py_buffer *views, Py_ssize_t row
     ) except -1:
         cdef list peers = bundle.peers
         cdef list first_ids = bundle.first_ids
         cdef list counts = bundle.counts
+        cdef Scratch scratch = self._scratch
         cdef Span span
         cdef msg_t frame
+        cdef uint64_t first_id
         _begin(&span, lo, hi)
         while _advance(&span, counts):
-            self._scratch.prepare(answer, span.requests)
-            self._scratch.write(
-                &frame, answer, <uint64_t> first_ids[span.message] + span.skipped, views, row + span.start - lo
-            )
+            scratch.prepare(answer, span.requests)
+            first_id = <uint64_t> first_ids[span.message] + span.skipped
+            if scratch.framed:
+                frames = scratch.frames(first_id, outputs, views, row + span.start - lo)
+                self._outbox.send_frames(peers[span.message], frames)
+                continue
+            if msg_init_size(&frame, scratch.nbytes):
+                raise MemoryError
+            scratch.write(<char *> msg_data(&frame), first_id, views, row + span.start - lo)
             self._post(peers[span.message], &frame)
         return 0
 
