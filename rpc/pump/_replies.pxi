@@ -135,7 +135,9 @@ cdef class Answer:
     cdef bint holds(self, Py_ssize_t output, size_t nbytes, Py_ssize_t row, Py_ssize_t rows) noexcept nogil:
         """Whether an output of so many bytes has these rows."""
         cdef size_t each = self.row_nbytes[output]
-        return row >= 0 and (not each or (<size_t> row <= nbytes // each and <size_t> rows <= nbytes // each - row))
+        if row < 0 or rows < 0:
+            return False
+        return not each or (<size_t> row <= nbytes // each and <size_t> rows <= nbytes // each - row)
 
 
 cdef class Scratch:

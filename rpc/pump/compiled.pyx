@@ -52,6 +52,7 @@ from .python import PythonPump
 
 include "_libzmq.pxi"
 include "_tensors.pxi"
+include "_signatures.pxi"
 include "_groups.pxi"
 include "_framed.pxi"
 include "_replies.pxi"
