@@ -224,7 +224,8 @@ class Intake:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(signature)
-        if count == total == 1 and rows is None:
+        # Not from a message with an extra: there the tensors lie further back.
+        if count == total == 1 and rows is None and rows_at == PREFIX_SIZE + len(signature.raw):
             self._remember(signature, length, limit, slices)
         group.count(count, rows, total)
         group.peers.append(peer)
