@@ -73,13 +73,13 @@ cdef class Groups:
         return self.record(self.used)
 
     cdef int pull(self, void *socket, Py_ssize_t limit, double now) noexcept nogil:
-        """Read messages until `limit` have been received.
+        """Read messages until `limit` or enough bytes have been received.
 
         Returns 0; EAGAIN: there are no more; -1: the last one needs the long way; or another error.
         """
         cdef Record *record
         cdef int error
-        while self.received < limit:
+        while self.received < limit and self.nbytes < ENOUGH_NBYTES:
             record = self.room()
             if record == NULL:
                 return ENOMEM

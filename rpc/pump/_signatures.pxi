@@ -25,6 +25,7 @@ cdef enum:
 
 cdef uint64_t COUNT_LIMIT = MAX_COUNT
 cdef uint64_t LAST_ID = MAX_ID
+cdef uint64_t ENOUGH_NBYTES = DRAIN_NBYTES
 cdef uint32_t MAGIC_WORD = int.from_bytes(MAGIC, "little")
 assert PREFIX_SIZE == PREFIX_BYTES and MAX_TENSORS == TENSORS and VERSION == 1 and Kind.REQUEST == 1
 
