@@ -305,7 +305,8 @@ cdef class Groups:
     cdef void reset(self):
         cdef Py_ssize_t index
         cdef Record *record
-        for index in range(self.used):
+        # With the one behind the last: a message that was not entered, however large it is.
+        for index in range(min(self.used + 1, self.chunk_count * CHUNK)):
             record = self.record(index)
             msg_close(&record.peer)
             msg_init(&record.peer)
