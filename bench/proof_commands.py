@@ -70,7 +70,7 @@ def _swap(options: argparse.Namespace) -> Proof:
     if options.full:
         return run(
             SwapSettings(
-                policies=policies, swaps=options.swaps, mebibytes=64, quiet=10.0, gap=0.3, windows=10
+                policies=policies, swaps=options.swaps, mebibytes=64, quiet=0.5, windows=10
             )
         )
     return run(SwapSettings(policies=policies, swaps=options.swaps))

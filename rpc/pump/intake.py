@@ -224,7 +224,7 @@ class Intake:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(signature)
-        # Not from a message with an extra: there the tensors lie further back.
+        # Behind an extra the tensors of the same lengths lie elsewhere.
         if count == total == 1 and rows is None and rows_at == PREFIX_SIZE + len(signature.raw):
             self._remember(signature, length, limit, slices)
         group.count(count, rows, total)
@@ -302,7 +302,7 @@ def _lone_bundle(
     """A message that is a bundle of its own: its large tensors stay in the frames they came in."""
     layout = signature.layout
     rows, total, start = read_rows(head, prefix, layout)
-    if rows == [1]:
+    if rows is not None and rows.count(1) == len(rows):
         rows = None
     inputs = read_tensors(head, frames, layout, total, start, prefix.inline_limit)
     return Bundle(

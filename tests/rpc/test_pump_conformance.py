@@ -302,6 +302,19 @@ class TestGrouping:
             assert block.flags.c_contiguous
             assert block.sum() == 3
 
+    def test_as_long_as_one_with_an_extra_is_not_as_it_should_be(self, rig: Rig) -> None:
+        dealer = rig.dealer(b"p")
+        (with_extra,) = X.frames(1, x(1), extra=Extra(metadata={"trace": "0123456789"}))
+        dealer.send_multipart([with_extra])
+        assert [bundle.first_ids for bundle in rig.drain_once()] == [[1]]
+        without = bytearray(with_extra)
+        without[32:36] = bytes(4)  # the extra's length
+        at = PREFIX_SIZE + int.from_bytes(without[28:32], "little")
+        without[at : at + 4] = (1).to_bytes(4, "little")  # rows
+        dealer.send_multipart([bytes(without)])
+        assert rig.drain_once() == []
+        assert rig.pump.counters.malformed_answered == 1
+
     def test_a_limit_leaves_the_rest(self, rig: Rig) -> None:
         dealer = rig.dealer(b"p")
         for number in range(7):
