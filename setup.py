@@ -8,7 +8,7 @@ import importlib.util
 
 from setuptools import Extension, setup
 
-PARTS = ("libzmq", "tensors", "groups", "framed", "replies")
+PARTS = ("libzmq", "tensors", "signatures", "groups", "framed", "replies")
 
 pump = Extension(
     "tensorwire.rpc.pump.compiled",

@@ -68,11 +68,7 @@ def _swap(options: argparse.Namespace) -> Proof:
 
     policies = tuple(options.policy or POLICIES)
     if options.full:
-        return run(
-            SwapSettings(
-                policies=policies, swaps=options.swaps, mebibytes=64, quiet=0.5, windows=10
-            )
-        )
+        return run(SwapSettings(policies=policies, swaps=options.swaps, mebibytes=64, quiet=0.5, windows=10))
     return run(SwapSettings(policies=policies, swaps=options.swaps))
 
 

@@ -116,8 +116,9 @@ cdef class Answer:
     cdef object template
     cdef bytes header
     cdef tuple dtypes
-    #: Small replies of this template can be written here.
+    #: Replies of this template can be written here.
     cdef bint plain
+    cdef bint rows
     cdef Py_ssize_t tensors
     cdef size_t row_nbytes[OUTPUTS]
 
@@ -127,7 +128,8 @@ cdef class Answer:
         self.header = template.header
         self.dtypes = layout.dtypes
         self.tensors = len(layout.row_nbytes)
-        self.plain = layout.groupable and self.tensors <= OUTPUTS
+        self.plain = layout.fixed and self.tensors <= OUTPUTS
+        self.rows = layout.rows
         if self.plain:
             for index in range(self.tensors):
                 self.row_nbytes[index] = layout.row_nbytes[index]
@@ -135,7 +137,9 @@ cdef class Answer:
     cdef bint holds(self, Py_ssize_t output, size_t nbytes, Py_ssize_t row, Py_ssize_t rows) noexcept nogil:
         """Whether an output of so many bytes has these rows."""
         cdef size_t each = self.row_nbytes[output]
-        return row >= 0 and (not each or (<size_t> row <= nbytes // each and <size_t> rows <= nbytes // each - row))
+        if row < 0 or rows < 0:
+            return False
+        return not each or (<size_t> row <= nbytes // each and <size_t> rows <= nbytes // each - row)
 
 
 cdef class Scratch:
@@ -169,7 +173,7 @@ cdef class Scratch:
         if self.count == count and self.answer is answer:
             return 0
         cdef size_t header_len = PyBytes_GET_SIZE(answer.header)
-        cdef size_t size = PREFIX_BYTES + header_len + 4 * <size_t> count
+        cdef size_t size = PREFIX_BYTES + header_len + (4 * <size_t> count if answer.rows else 0)
         self.count = 0
         if size > self.room:
             free(self.head)
@@ -194,7 +198,7 @@ cdef class Scratch:
     cdef void fill(self, Answer answer, uint32_t header_len, uint32_t count):
         cdef uint32_t one = 1
         cdef uint32_t limit = <uint32_t> INLINE
-        cdef size_t index
+        cdef uint32_t index
         cdef char *rows = self.head + PREFIX_BYTES + header_len
         memset(self.head, 0, PREFIX_BYTES)
         memcpy(self.head, PyBytes_AS_STRING(REPLY_START), 8)
@@ -204,8 +208,9 @@ cdef class Scratch:
         memcpy(self.head + AT_QUEUE_US, &self.queue_us, 4)
         memcpy(self.head + AT_COMPUTE_US, &self.compute_us, 4)
         memcpy(self.head + PREFIX_BYTES, PyBytes_AS_STRING(answer.header), header_len)
-        for index in range(count):
-            memcpy(rows + 4 * index, &one, 4)
+        if answer.rows:
+            for index in range(count):
+                memcpy(rows + 4 * <size_t> index, &one, 4)
 
     cdef void write(self, char *data, uint64_t first_id, Py_buffer *views, Py_ssize_t row) noexcept nogil:
         """The head frame of one reply: rows from `row` on, which the caller knows to be there."""
@@ -231,7 +236,8 @@ cdef class Scratch:
         cdef list frames = [head]
         for index in range(self.answer.tensors):
             if self.answer.row_nbytes[index] * self.count > INLINE:
-                frames.append(payload_of(outputs[index][row : row + self.count]))
+                output = outputs[index]
+                frames.append(payload_of(output[row : row + self.count] if self.answer.rows else output))
         return frames
 
 

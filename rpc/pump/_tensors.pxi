@@ -70,7 +70,7 @@ _find_numpy()
 
 
 cdef object _array(void *data, owner, bint writable, Py_ssize_t rows, tuple shape, dtype):
-    """An array ``[rows, *shape]`` of memory of `owner`, which exports it as a buffer and has the bytes for it."""
+    """An array ``[rows, *shape]`` of the memory that `owner` exports as a buffer; it has the bytes for it."""
     cdef Py_ssize_t dims[MAX_DIMS]
     cdef int rank = 1
     if new_array == NULL or len(shape) >= MAX_DIMS:

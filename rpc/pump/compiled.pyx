@@ -47,11 +47,12 @@ from ..wire.prefix import (
 )
 from .bundle import Bundle
 from .intake import Intake
-from .interface import DRAIN_NBYTES, Counters, Drained
+from .interface import DRAIN_NBYTES, Drained
 from .python import PythonPump
 
 include "_libzmq.pxi"
 include "_tensors.pxi"
+include "_signatures.pxi"
 include "_groups.pxi"
 include "_framed.pxi"
 include "_replies.pxi"
@@ -131,7 +132,7 @@ cdef class CompiledPump:
                 counters.messages += groups.received
                 counters.requests += groups.requests
                 counters.bytes_received += groups.nbytes
-        return self._taken(now, groups.received >= limit or groups.nbytes >= ENOUGH)
+        return self._taken(now, groups.received >= limit or groups.nbytes >= ENOUGH_NBYTES)
 
     cdef int _read(self, Py_ssize_t limit, double now) except -1:
         cdef Groups groups = self._groups
@@ -253,12 +254,15 @@ cdef class CompiledPump:
     cdef bint _reply_rows(
         self, part, Answer answer, outputs, Py_ssize_t row, queue_us, compute_us
     ) except -1:
-        """Answer requests of one row each; False: nothing was sent, as something is unusual."""
+        """Answer requests of one row each, or one whose outputs have no rows; False: nothing was sent, as
+        something is unusual."""
         cdef Py_ssize_t lo, hi
         cdef Py_buffer views[OUTPUTS]
         cdef Py_ssize_t held = 0
         bundle, lo, hi = part
-        if bundle.rows is not None or len(outputs) != answer.tensors:
+        if len(outputs) != answer.tensors or (
+            bundle.rows if answer.rows else bundle.counts
+        ) is not None:
             return False
         try:
             for output in outputs:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pumps
 import pytest
 from tensorwire.bench.malformed import (
     MODEL,
@@ -28,13 +29,20 @@ VECTORS = Path(__file__).parent.parent / "vectors"
 SEED = 7
 
 
+@pytest.fixture(params=pumps.NAMES)
+def pump(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which pump servers use from now on."""
+    monkeypatch.setenv("TENSORWIRE_PURE_PYTHON", "1" if request.param == "python" else "0")
+    return pumps.pump_named(request.param).__name__
+
+
 @pytest.fixture
-def server(start: Callable[[Path], Server], tmp_path: Path) -> Server:
+def server(pump: str, start: Callable[[Path], Server], tmp_path: Path) -> Server:
     write_model(tmp_path / "models" / MODEL, identity())
     return start(tmp_path / "models")
 
 
-def test_bad_input_harms_nobody(server: Server) -> None:
+def test_bad_input_harms_nobody(server: Server, pump: str) -> None:
     """One server for all of it: what one message leaves behind would show in the next."""
     x = np.arange(16, dtype=np.float32).reshape(1, 16)
     with Client(server.address, timeout=20.0) as client, RawPeer(server.address) as peer:
@@ -44,6 +52,7 @@ def test_bad_input_harms_nobody(server: Server) -> None:
             for difference in (-announced, -1, 1, 300):
                 number = (announced << 20) + ((difference + announced) << 8)
                 assert check_frames(peer, number, announced, difference) == ""
+        assert client.health().pump == pump
         before = counters(client)
         result = fuzz(server.address, valid_messages(VECTORS), 2000, SEED, server.pid)
         after = counters(client)

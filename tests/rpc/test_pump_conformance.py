@@ -461,6 +461,25 @@ class TestMalformed:
         finally:
             rig.close()
 
+    @pytest.mark.parametrize("drains", [1, 2])
+    def test_an_extra_shifts_nothing_in_the_next_message(self, rig: Rig, drains: int) -> None:
+        """As long as one with an extra, but without one: bytes too many, and not tensors that lie further
+        back."""
+        dealer = rig.dealer(b"p")
+        (long,) = X.frames(1, x(1), extra=Extra(metadata={"k": "v" * 12}))
+        (short,) = X.frames(2, x(2))
+        assert len(long) > len(short)
+        messages = [long, short + bytes(len(long) - len(short)), short]
+        bundles: list[Bundle] = []
+        for burst in (messages[:1], messages[1:]) if drains == 2 else (messages,):
+            for message in burst:
+                dealer.send(message)
+            bundles += rig.drain(len(burst))[0]
+        assert [first_id for bundle in bundles for first_id in bundle.first_ids] == [1, 2]
+        assert [row for bundle in bundles for row in bundle.inputs[0].tolist()] == [[1, -1], [2, -2]]
+        (answer,) = receive(dealer)
+        assert read_prefix(answer).status == StatusCode.INVALID_ARGUMENT
+
     def test_other_peers_are_not_harmed(self, rig: Rig) -> None:
         good, evil = rig.dealer(b"good"), rig.dealer(b"evil")
         for number, vector in enumerate(MALFORMED):
