@@ -22,10 +22,10 @@ from .models import CASES, build_repository
 from .processes import Child
 from .results import Cell, Results, Settings
 from .servers import Server, start_server
-from .systems import CALL_TIMEOUT, ECHO, FUSED, GRPC, SYNC, SYSTEMS, UNFUSED
+from .systems import CALL_TIMEOUT, ECHO, FUSED, GRPC, SPINNING, SYNC, SYSTEMS, UNFUSED
 
 _READY_SECONDS: Final = 30.0
-_BLOCKING_SLICES: Final = 4
+_BLOCKING_SLICES: Final = 12
 CONCURRENCIES: Final = (1, 32, 256)
 
 
@@ -59,7 +59,7 @@ def plan(
     """The groups of a quick run, without the systems that are not in ``systems``."""
     wanted = tuple(name for name in (FUSED, UNFUSED, GRPC) if name in systems)
     groups = [Group(wanted, GRPC, case, concurrency) for case in cases for concurrency in concurrencies]
-    wanted = tuple(name for name in (SYNC, ECHO) if name in systems)
+    wanted = tuple(name for name in (SYNC, SPINNING, ECHO) if name in systems)
     # One blocking caller measures wake-ups, whose cost drifts as the kernel moves processes between cores:
     # turns are short, so that both systems see the same share of every mood.
     groups += [Group(wanted, ECHO, case, 1, slices=_BLOCKING_SLICES) for case in cases]

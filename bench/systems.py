@@ -81,6 +81,7 @@ FUSED: Final = "tensorwire fused"
 UNFUSED: Final = "tensorwire unfused"
 GRPC: Final = "grpc.aio"
 SYNC: Final = "tensorwire sync"
+SPINNING: Final = "tensorwire sync, spinning"
 ECHO: Final = "bare pyzmq echo"
 
 SYSTEMS: Final[dict[str, System]] = {
@@ -90,6 +91,7 @@ SYSTEMS: Final[dict[str, System]] = {
         System(UNFUSED, "tensorwire", ".peers.tensorwire_client:open_unfused"),
         System(GRPC, "grpc", ".peers.grpc_client:open_client"),
         System(SYNC, "tensorwire", ".peers.tensorwire_client:open_sync", asynchronous=False),
+        System(SPINNING, "tensorwire", ".peers.tensorwire_client:open_spinning", asynchronous=False),
         System(ECHO, "echo", ".echo:open_client", asynchronous=False, verified=False),
     )
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
 from collections import deque
@@ -15,7 +13,7 @@ from typing import Any, Final, Self, cast
 import numpy.typing as npt
 import zmq
 
-from ..rpc.errors import RpcError, UnavailableError, error_from_code
+from ..rpc.errors import InvalidArgumentError, RpcError, UnavailableError, error_from_code
 from ..rpc.transport import AnyContext
 from .background import Background
 from .channel import Channel
@@ -25,6 +23,7 @@ from .pending import Call, Envelope
 from .requests import Inputs, Template, Templates, encode_extra
 from .results import Health, ModelMetadata, VersionStatus, converted
 from .sentinel import DEFAULT, DefaultTimeout, resolved
+from .sleeper import Sleeper
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -32,6 +31,8 @@ Outputs = dict[str, npt.NDArray[Any]]
 #: Longest that a blocked caller sleeps before it looks whether its call has expired, in seconds.
 _LONGEST_WAIT: Final = 3600.0
 _NEVER: Final = float("inf")
+#: Nobody gains from looking longer than this, in seconds.
+_LONGEST_SPIN: Final = 1.0
 #: Seconds that ``close()`` waits for a caller to leave the socket; it was woken, so it takes no time at all.
 _DEPARTURE: Final = 5.0
 
@@ -49,6 +50,8 @@ class Client:
         address: ``tcp://HOST:PORT`` or ``ipc://PATH``.
         timeout: seconds a call may take unless it says otherwise; None: no limit.
         fuse: whether calls may share messages.
+        spin: seconds that a caller looks for its answer before it sleeps, at the price of a core: 0.0005 is
+            more than most small models take. For a few callers on a machine with idle cores.
         context: a ZeroMQ context to share; default: the process's own.
     """
 
@@ -58,8 +61,12 @@ class Client:
         *,
         timeout: float | None = 1.0,
         fuse: bool = True,
+        spin: float = 0.0,
         context: AnyContext | None = None,
     ) -> None:
+        if not 0 <= spin <= _LONGEST_SPIN:
+            raise InvalidArgumentError(f"spin is {spin!r}; expected seconds from 0 to {_LONGEST_SPIN}")
+        self._spin = spin
         self._address = address
         self._timeout = timeout
         self._context: AnyContext = context or zmq.Context.instance()
@@ -79,8 +86,7 @@ class Client:
         self._callbacks: Callbacks | None = None
         self._closed = False
         self._departed = threading.Event()
-        self._poller = select.poll()
-        self._wake_fd = -1
+        self._sleeper: Sleeper | None = None
 
     def __enter__(self) -> Self:
         with self._mutex:
@@ -223,7 +229,9 @@ class Client:
             link, self._link = self._link, None
             if link is not None:
                 link.close()
-                os.close(self._wake_fd)
+            if self._sleeper is not None:
+                self._sleeper.close()
+                self._sleeper = None
         if callbacks is not None:
             callbacks.stop()
 
@@ -235,9 +243,7 @@ class Client:
             raise UnavailableError("the client was closed")
         if self._link is None:
             self._link = Link(self._context, self._address)
-            self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._poller.register(self._link.fd, select.POLLIN)
-            self._poller.register(self._wake_fd, select.POLLIN)
+            self._sleeper = Sleeper(self._link.fd, self._spin)
             self._background = Background(self._link, self._watch, self._poll_ms)
             self._background.start()
         return self._link
@@ -303,8 +309,8 @@ class Client:
             self._wake_leader()
 
     def _wake_leader(self) -> None:
-        if self._leader is not None:
-            os.eventfd_write(self._wake_fd, 1)
+        if self._leader is not None and self._sleeper is not None:
+            self._sleeper.wake()
 
     def _receive(self) -> None:
         with self._mutex:
@@ -347,10 +353,10 @@ class Client:
                     channel.expire(time.monotonic())
                 if arrived or waiter.finished:
                     continue
-                sleep_ms = self._sleep_ms()
-            for fd, _ in self._poller.poll(sleep_ms):
-                if fd == self._wake_fd:
-                    os.eventfd_read(fd)
+                sleep_ms, sleeper = self._sleep_ms(), self._sleeper
+            # There as long as somebody leads: close() waits for his departure.
+            assert sleeper is not None
+            sleeper.sleep(sleep_ms)
         self._step_down(waiter)
 
     def _step_down(self, waiter: Waiter) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 
 from ...client import AsyncClient, Client
 from ...rpc.errors import RpcError, code_name
 from ..models import INPUT, Array, Case
 from ..systems import CALL_TIMEOUT, AsyncCall, SyncCall
+
+#: Longer than a round trip of a small tensor takes on most machines.
+_SPIN_SECONDS: Final = 0.0005
 
 
 def _code_of(error: Exception) -> str:
@@ -61,4 +65,11 @@ async def open_unfused(address: str) -> AsyncGenerator[TensorwireSystem]:
 def open_sync(address: str) -> Generator[SyncTensorwireSystem]:
     """The blocking client."""
     with Client(address, timeout=CALL_TIMEOUT) as client:
+        yield SyncTensorwireSystem(client)
+
+
+@contextmanager
+def open_spinning(address: str) -> Generator[SyncTensorwireSystem]:
+    """The blocking client, which looks for its answer for a while before it sleeps."""
+    with Client(address, timeout=CALL_TIMEOUT, spin=_SPIN_SECONDS) as client:
         yield SyncTensorwireSystem(client)

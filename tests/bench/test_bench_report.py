@@ -132,9 +132,9 @@ def test_expectations_cover_the_plan() -> None:
 def test_a_plan_can_be_narrowed() -> None:
     assert plan(["64 B"], [32], [GRPC, ECHO]) == [
         Group((GRPC,), GRPC, "64 B", 32),
-        Group((ECHO,), ECHO, "64 B", 1, slices=4),
+        Group((ECHO,), ECHO, "64 B", 1, slices=12),
     ]
-    assert plan(["64 B"], [32], [SYNC]) == [Group((SYNC,), ECHO, "64 B", 1, slices=4)]
+    assert plan(["64 B"], [32], [SYNC]) == [Group((SYNC,), ECHO, "64 B", 1, slices=12)]
 
 
 def test_rounds_and_slices_take_turns() -> None:

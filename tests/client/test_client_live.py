@@ -108,7 +108,10 @@ class TestParity:
         assert predict.parameters == submit.parameters
 
     def test_the_same_constructor(self) -> None:
-        assert inspect.signature(Client) == inspect.signature(AsyncClient)
+        blocking = inspect.signature(Client)
+        # An event loop has other things to do than to look for one answer.
+        both = [parameter for name, parameter in blocking.parameters.items() if name != "spin"]
+        assert blocking.replace(parameters=both) == inspect.signature(AsyncClient)
 
 
 # ---------------------------------------------------------------- timeouts

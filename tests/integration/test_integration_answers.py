@@ -246,11 +246,11 @@ class TestTogether:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize("fuse", [True, False])
-    def test_many_threads_and_one_client(self, server: Server, local: Local, fuse: bool) -> None:
+    @pytest.mark.parametrize(("fuse", "spin"), [(True, 0.0), (False, 0.0), (True, 0.001)])
+    def test_many_threads_and_one_client(self, server: Server, local: Local, fuse: bool, spin: float) -> None:
         expected = [local("matmul", {"x": rows(value)})["y"] for value in range(50)]
         wrong: list[Any] = []
-        with Client(server.endpoint, timeout=LONG, fuse=fuse) as client:
+        with Client(server.endpoint, timeout=LONG, fuse=fuse, spin=spin) as client:
 
             def call(seed: int) -> None:
                 try:
