@@ -31,3 +31,6 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True):
     grace: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     #: Batches that take at most this long, in seconds, run in the front-end thread itself (0: none do).
     inline_budget: Annotated[float, Meta(ge=0, le=0.01)] = 0.0005
+    #: Seconds for which requests may gather when the last ones were refused for overload (0: none). To be
+    #: woken for each of them costs more than to refuse it, and the models need that time.
+    refusal_pause: Annotated[float, Meta(ge=0, le=0.1)] = 0.001

@@ -33,6 +33,7 @@ class Dispatcher:
         draining: new requests are refused.
         alone: one bundle has arrived, and no other together with it.
         in_order: what has arrived may run in the order in which it came.
+        overloaded: requests were refused for lack of room; whoever has taken note resets it.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Dispatcher:
         self.draining = False
         self.alone = False
         self.in_order = False
+        self.overloaded = False
         self._express = ExpressWays()
 
     @property
@@ -140,6 +142,7 @@ class Dispatcher:
             if error is not None:
                 # The others may have more time, or ask for less.
                 lo = hi if binding.error else bundle.deadline_run(end, hi)[0]
+                self.overloaded = self.overloaded or binding.error is None
                 runtime.counters.rejected += lo - end
                 self._refuse(Slice(bundle, end, lo), error)
         if runtime.idle:

@@ -8,6 +8,7 @@ introspection are answered even when every worker is busy.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import threading
@@ -162,6 +163,8 @@ class FrontEnd:
         return self.pump
 
     def _run(self, socket: zmq.Socket[bytes]) -> None:
+        workers = select.poll()
+        workers.register(self._wake_fd, select.POLLIN)
         poller = select.poll()
         poller.register(descriptor(socket), select.POLLIN)
         poller.register(self._wake_fd, select.POLLIN)
@@ -176,7 +179,14 @@ class FrontEnd:
                     # Nothing that a peer or a model does may end the loop; what gets here is a bug.
                     _log.exception("front end: unexpected error; the loop goes on")
                     continue
-                for fd, _ in poller.poll(self._timeout_ms()):
+                timeout_ms = self._timeout_ms()
+                pause_ms = self._pause_ms()
+                if pause_ms and (timeout_ms is None or timeout_ms > pause_ms):
+                    # Peers are not listened to, workers and other threads are.
+                    found = workers.poll(pause_ms)
+                else:
+                    found = poller.poll(timeout_ms)
+                for fd, _ in found:
                     if fd == self._wake_fd:
                         os.eventfd_read(fd)
         finally:
@@ -226,6 +236,11 @@ class FrontEnd:
             wake_at = min(wake_at or now + _FLUSH_INTERVAL, now + _FLUSH_INTERVAL)
         # Rounded up: waking early would mean spinning until the time has come.
         return None if wake_at is None else max(0, int((wake_at - now) * 1e3) + 1)
+
+    def _pause_ms(self) -> int:
+        """How long requests may gather because the last ones were refused for overload; 0: they may not."""
+        overloaded, self._dispatcher.overloaded = self._dispatcher.overloaded, False
+        return math.ceil(self.config.refusal_pause * 1e3) if overloaded else 0
 
     # ---------------------------------------------------------------- the manager's news, any thread
 

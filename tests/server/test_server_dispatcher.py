@@ -224,6 +224,19 @@ class TestExpress:
         rig.route(1, of=OTHER)
         assert [(first, code) for first, code, _ in rig.pump.errors] == [(1, StatusCode.INVALID_ARGUMENT)]
 
+    def test_overload_is_noted_and_what_is_wrong_is_not_overload(self) -> None:
+        rig = Rig(max_in_flight=1)
+        rig.route(1, of=OTHER)
+        rig.route(2)
+        assert (rig.answered, rig.dispatcher.overloaded) == ([2], False)
+        rig.route(3, 4)
+        assert rig.dispatcher.overloaded
+        assert [code for _, code, _ in rig.pump.errors] == [
+            StatusCode.INVALID_ARGUMENT,
+            StatusCode.RESOURCE_EXHAUSTED,
+        ]
+        rig.dispatcher.close()
+
     def test_a_new_version_takes_over(self) -> None:
         rig = Rig()
         rig.route(1)
