@@ -8,6 +8,7 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ..rpc.pump.choice import make_sender
 from ..rpc.transport import AnyContext, connect, descriptor, new_dealer, plain_send, readable
 from ..rpc.wire.message import Buffer
 from .channel import Channel
@@ -32,6 +33,9 @@ class Link:
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(int(events))
         self._send = plain_send(self._socket)
         self._recv: Any = self._socket.recv
+        self._large = make_sender(self._socket)
+        #: Large frames were sent, and their memory may be kept still.
+        self._unsettled = False
         self.fd = descriptor(self._socket)
         self.monitor_fd = descriptor(self._monitor)
         try:
@@ -49,7 +53,8 @@ class Link:
             if len(frame) < _ZERO_COPY_NBYTES:
                 self._send(frame, flags)
             else:
-                self._socket.send(frame, flags, copy=False, track=False)
+                self._large.send(frame, flags)
+                self._unsettled = True
 
     def receive_one(self, deliver: Deliver) -> bool:
         """Read one message if there is one; whether there was."""
@@ -91,6 +96,9 @@ class Link:
         # Read-only: the results of the calls of one message share its memory.
         # Slices of bytes are cheaper than slices of a memoryview, by more than a small copy costs.
         deliver(frame.bytes if len(frame) <= _COPIED_NBYTES else frame.buffer.toreadonly(), frames)
+        if self._unsettled:
+            # Where an answer is, the request has left.
+            self._unsettled = self._large.settle()
 
     def observe(self, channel: Channel) -> None:
         """Tell the channel what has happened to the connection."""
@@ -109,3 +117,4 @@ class Link:
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)
+        self._large.settle()

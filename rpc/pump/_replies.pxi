@@ -27,6 +27,10 @@ cdef extern from *:
     void *take_finished() noexcept nogil
 
 
+#: Buffers that libzmq has and that were not let go of yet.
+cdef Py_ssize_t flying = 0
+
+
 cdef class Flight:
     """A buffer that libzmq reads from; kept alive until it says that it is done."""
 
@@ -48,12 +52,14 @@ cdef void _landed(void *data, void *hint) noexcept nogil:
 
 cdef int _reap() except -1:
     """Let go of the buffers that libzmq is done with."""
+    global flying
     cdef void *at = take_finished()
     cdef Flight flight
     while at != NULL:
         flight = <Flight> at
         at = flight.next
         flight.over = True
+        flying -= 1
         PyBuffer_Release(&flight.view)
         Py_DECREF(flight)
     return 0
@@ -66,9 +72,9 @@ cdef int _copy_of(msg_t *message, const char *data, size_t size) except -1:
     return 0
 
 
-cdef class _Sender:
-    """Stands in for pyzmq's ``send`` in the outbox. The difference is in large frames: pyzmq has a thread of
-    its own that learns when they are done, and a socket between that and libzmq's; here a list does."""
+cdef class Sender:
+    """Stands in for pyzmq's ``send``. The difference is in large frames: pyzmq has a thread of its own that
+    learns when they are done, and a socket between that and libzmq's; here a list does."""
 
     cdef object socket
     cdef void *handle
@@ -100,13 +106,26 @@ cdef class _Sender:
         return flight
 
 
+    def send(self, frame, int flags):
+        """Send a large frame from where it lies; its memory is kept until :meth:`settle` lets go of it."""
+        _reap()
+        self(frame, flags, False)
+
+    def settle(self):
+        """Let go of what libzmq is done with; whether it still has some, of any sender in this process."""
+        _reap()
+        return flying > 0
+
+
 cdef Flight _take_off(msg_t *message, frame):
+    global flying
     cdef Flight flight = Flight()
     PyObject_GetBuffer(frame, &flight.view, PyBUF_SIMPLE)
     if msg_init_data(message, flight.view.buf, flight.view.len, _landed, <void *> flight):
         PyBuffer_Release(&flight.view)
         raise MemoryError
     Py_INCREF(flight)
+    flying += 1
     return flight
 
 

@@ -102,7 +102,7 @@ cdef class CompiledPump:
         self._intake = _GroupingIntake(signatures or Interner(Signature), self._groups)
         self.counters = self._python.counters
         self._outbox = self._python._outbox
-        self._outbox._send = _Sender(socket)
+        self._outbox._send = Sender(socket)
         self._held = self._outbox._held
         self._answers = {}
         self._scratch = Scratch()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from tensorwire.client import AsyncClient, Client
 from tensorwire.manager import ManagerConfig
 from tensorwire.rpc.errors import InternalError, InvalidArgumentError, NotFoundError
+from tensorwire.rpc.pump.choice import PlainSender, make_sender
 from tensorwire.rpc.types import dtype_of
 from tensorwire.server import Server, ServingConfig
 
@@ -271,6 +274,23 @@ class TestTogether:
             for thread in threads:
                 thread.join(60)
         assert wrong == []
+
+    @pytest.mark.parametrize("kind", [make_sender, PlainSender], ids=["as built", "plain"])
+    def test_large_inputs_are_let_go_of_when_they_are_answered(
+        self, server: Server, kind: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tensorwire.client.link.make_sender", kind)
+        with Client(server.endpoint, timeout=LONG) as client:
+            kept: list[weakref.ref[Any]] = []
+            for value in range(8):
+                large = np.full((2, 300, 500), value, np.float32)
+                kept.append(weakref.ref(large))
+                same(client.predict("anything", {"x": large}), {"y": large})
+                del large
+            end = time.monotonic() + LONG
+            while any(reference() is not None for reference in kept):
+                assert time.monotonic() < end, "a large input is still held"
+                client.predict("matmul", {"x": rows(1)})
 
     def test_many_clients(self, server: Server, local: Local) -> None:
         async def one(number: int) -> None:
