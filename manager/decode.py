@@ -6,6 +6,7 @@ Every refusal names the source (a file), the key, what was found and what is all
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ def decode(raw: object, cls: type[T], *, source: str | Path, prefix: str = "") -
         InvalidArgumentError: an unknown key (the known ones are listed), a wrong type, a value out of
             bounds, or values that contradict each other.
     """
-    schema = inspect.type_info(cls)
+    schema = _schema_of(cls)
     try:
         _refuse_unknown(raw, schema, prefix)
         return msgspec.convert(raw, cls)
@@ -72,6 +73,12 @@ def decode(raw: object, cls: type[T], *, source: str | Path, prefix: str = "") -
         raise InvalidArgumentError(f"{source}: {error.message}") from error
     except msgspec.ValidationError as error:
         raise InvalidArgumentError(f"{source}: {_explain(error, raw, schema, prefix)}") from error
+
+
+@functools.cache
+def _schema_of(cls: type[Any]) -> inspect.Type:
+    """What msgspec knows of a type. To find out takes some milliseconds, and the poller asks every second."""
+    return inspect.type_info(cls)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> InvalidArgumentError:
