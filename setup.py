@@ -8,7 +8,7 @@ import importlib.util
 
 from setuptools import Extension, setup
 
-PARTS = ("libzmq", "tensors", "signatures", "groups", "framed", "replies")
+PARTS = ("libzmq", "tensors", "signatures", "groups", "framed", "replies", "receiver")
 
 pump = Extension(
     "tensorwire.rpc.pump.compiled",

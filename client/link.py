@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..rpc.pump.choice import make_sender
+from ..rpc.ends import Deliver, make_receiver, make_sender
 from ..rpc.transport import AnyContext, connect, descriptor, new_dealer, plain_send, readable
 from ..rpc.wire.message import Buffer
 from .channel import Channel
@@ -17,9 +17,6 @@ _NOBLOCK: Final = int(zmq.NOBLOCK)
 _SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: pyzmq copies shorter frames anyway.
 _ZERO_COPY_NBYTES: Final = 65_536
-_COPIED_NBYTES: Final = 4096
-
-Deliver = Callable[[bytes | memoryview, Sequence[memoryview]], None]
 
 
 class Link:
@@ -32,7 +29,7 @@ class Link:
         events |= zmq.EVENT_CONNECT_RETRIED
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(int(events))
         self._send = plain_send(self._socket)
-        self._recv: Any = self._socket.recv
+        self._receiver = make_receiver(self._socket)
         self._large = make_sender(self._socket)
         #: Large frames were sent, and their memory may be kept still.
         self._unsettled = False
@@ -58,10 +55,10 @@ class Link:
 
     def receive_one(self, deliver: Deliver) -> bool:
         """Read one message if there is one; whether there was."""
-        if not readable(self._socket):
-            return False
-        self._deliver(deliver, self._recv(_NOBLOCK, False, False))
-        return True
+        found = self._receiver.one(deliver)
+        if self._unsettled:
+            self._settle()
+        return found
 
     def receive(self, deliver: Deliver) -> None:
         """Read all messages that are there.
@@ -69,36 +66,13 @@ class Link:
         The descriptor is edge-triggered and sending can swallow the edge: call this after every send and
         whenever the descriptor becomes readable.
         """
-        recv = self._recv
-        # An exception for "nothing there" costs as much as three looks: look while few are expected.
-        for _ in range(3):
-            if not readable(self._socket):
-                return
-            self._deliver(deliver, recv(_NOBLOCK, False, False))
-        while True:
-            try:
-                frame = recv(_NOBLOCK, False, False)
-            except zmq.ZMQError as error:
-                if error.errno != zmq.EAGAIN:
-                    raise
-                return
-            self._deliver(deliver, frame)
-
-    def _deliver(self, deliver: Deliver, frame: Any) -> None:
-        frames: Sequence[memoryview] = ()
-        if frame.more:
-            frames = []
-            more = True
-            while more:
-                part = self._recv(_NOBLOCK, False, False)
-                more = part.more
-                frames.append(part.buffer.toreadonly())
-        # Read-only: the results of the calls of one message share its memory.
-        # Slices of bytes are cheaper than slices of a memoryview, by more than a small copy costs.
-        deliver(frame.bytes if len(frame) <= _COPIED_NBYTES else frame.buffer.toreadonly(), frames)
+        self._receiver.all(deliver)
         if self._unsettled:
-            # Where an answer is, the request has left.
-            self._unsettled = self._large.settle()
+            self._settle()
+
+    def _settle(self) -> None:
+        # Where an answer is, its request has left.
+        self._unsettled = self._large.settle()
 
     def observe(self, channel: Channel) -> None:
         """Tell the channel what has happened to the connection."""

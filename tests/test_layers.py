@@ -20,6 +20,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rpc.wire": ("rpc.errors", "rpc.types"),
     "rpc.pump": ("rpc.errors", "rpc.types", "rpc.wire", "rpc.transport"),
     "rpc.transport": ("rpc.errors", "rpc.types", "rpc.wire"),
+    "rpc.ends": ("rpc.pump", "rpc.transport", "rpc.wire"),
     "manager": ("rpc.errors", "rpc.types"),
     "server": ("rpc", "manager"),
     "client": ("rpc",),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import zmq
 
 from ..wire.header import Interner, Signature
-from ..wire.message import Buffer
 from .interface import Pump
 from .python import PythonPump
 
@@ -44,42 +43,6 @@ def make_pump(
         max_peer_nbytes: replies kept for a peer that does not read them.
     """
     return _chosen()(socket, clock=clock, signatures=signatures, max_peer_nbytes=max_peer_nbytes)
-
-
-class Sender(Protocol):
-    """Sends large frames from where they lie."""
-
-    def send(self, frame: Buffer, flags: int) -> None:
-        """Send one frame, at once or never; its memory must not change until it has been sent."""
-        ...
-
-    def settle(self) -> bool:
-        """Let go of the memory of what has been sent; whether there is more, to be asked for again."""
-        ...
-
-
-class PlainSender:
-    """pyzmq's own way, which lets go by itself, in a thread."""
-
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._socket = socket
-
-    def send(self, frame: Buffer, flags: int) -> None:
-        """See :class:`Sender`."""
-        self._socket.send(frame, flags | int(zmq.NOBLOCK), copy=False, track=False)
-
-    def settle(self) -> bool:
-        """See :class:`Sender`."""
-        return False
-
-
-def make_sender(socket: zmq.Socket[bytes]) -> Sender:
-    """What sends large frames through a socket: compiled, where the pump is."""
-    if _chosen() is PythonPump:
-        return PlainSender(socket)
-    from .compiled import Sender as CompiledSender
-
-    return CompiledSender(socket)
 
 
 def pump_kind() -> Literal["compiled", "python"]:

@@ -56,6 +56,7 @@ include "_signatures.pxi"
 include "_groups.pxi"
 include "_framed.pxi"
 include "_replies.pxi"
+include "_receiver.pxi"
 
 #: Messages read before the GIL is released: for a few it would cost more than it is worth to anybody.
 cdef Py_ssize_t HELD_MESSAGES = 8

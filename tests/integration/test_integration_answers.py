@@ -16,8 +16,8 @@ import onnxruntime as ort
 import pytest
 from tensorwire.client import AsyncClient, Client
 from tensorwire.manager import ManagerConfig
+from tensorwire.rpc.ends import PlainSender, make_sender
 from tensorwire.rpc.errors import InternalError, InvalidArgumentError, NotFoundError
-from tensorwire.rpc.pump.choice import PlainSender, make_sender
 from tensorwire.rpc.types import dtype_of
 from tensorwire.server import Server, ServingConfig
 
