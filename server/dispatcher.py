@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ..manager.handle import ServableHandle
 from ..manager.snapshot import Route, Snapshot
@@ -31,8 +31,6 @@ class Dispatcher:
     Attributes:
         touched: runtimes for which there may be something to decide.
         draining: new requests are refused.
-        alone: one bundle has arrived, and no other together with it.
-        in_order: what has arrived may run in the order in which it came.
         overloaded: requests were refused for lack of room; whoever has taken note resets it.
     """
 
@@ -51,8 +49,6 @@ class Dispatcher:
         self._runtimes: dict[ServableHandle, VersionRuntime] = {}
         self.touched: dict[VersionRuntime, None] = {}
         self.draining = False
-        self.alone = False
-        self.in_order = False
         self.overloaded = False
         self._express = ExpressWays()
 
@@ -72,20 +68,28 @@ class Dispatcher:
 
     # ---------------------------------------------------------------- requests in
 
-    def route(self, bundle: Bundle, now: float) -> None:
-        """Send requests to the versions that they ask for, or refuse them."""
-        if self.draining:
-            self._refuse(Slice(bundle, 0, bundle.requests), UnavailableError("the server is shutting down"))
-            return
-        snapshot = self._snapshot()
-        if self.in_order:
-            express = self._express.get(bundle.signature, snapshot)
-            if express is None:
-                express = self._find_express(bundle.signature, snapshot)
-            if express.run(bundle, self.alone, self._pump, self._answer):
-                return
+    def take(self, bundles: Sequence[Bundle], now: float) -> None:
+        """Send what has arrived together to the versions that it asks for, or refuse it."""
+        alone = len(bundles) == 1
+        # Priorities are the schedulers'; without them, what is ready to run may run in this order.
+        in_order = alone or all(bundle.priority == bundles[0].priority for bundle in bundles)
+        for bundle in bundles:
+            if self.draining:
+                refusal = UnavailableError("the server is shutting down")
+                self._refuse(Slice(bundle, 0, bundle.requests), refusal)
+            elif not (in_order and self._take_express(bundle, alone)):
+                self._route(bundle, now)
+
+    def _take_express(self, bundle: Bundle, alone: bool) -> bool:
+        snapshot, signature = self._snapshot(), bundle.signature
+        express = self._express.get(signature, snapshot)
+        if express is None:
+            express = self._find_express(signature, snapshot)
+        return express.run(bundle, alone, self._pump, self._answer)
+
+    def _route(self, bundle: Bundle, now: float) -> None:
         header = bundle.signature.header
-        model = snapshot.models.get(header.model)
+        model = self._snapshot().models.get(header.model)
         route = (
             None if model is None or header.version is not None or header.label is not None else model.route
         )

@@ -19,7 +19,7 @@ from ..manager.snapshot import Snapshot
 from ..rpc.errors import RpcError
 from ..rpc.pump import Bundle, Pump, ReplyTemplate, Slice
 from ..rpc.wire.header import Signature
-from .batch import Batch, Outcome, after_failure, check_count, check_rows
+from .batch import Batch, Outcome, Result, after_failure, check_count, check_rows
 from .binding import Binding
 from .runtime import VersionRuntime
 
@@ -92,30 +92,41 @@ class Express:
         counters.requests += bundle.requests
         try:
             outputs = servable.run(dict(zip(self._names, bundle.inputs, strict=True)), binding.outputs)
-            template = self._template_for(runtime, outputs, bundle.total_rows)
+            template = self._known_template(outputs)
+            if template is None:
+                check_count(binding, outputs)
+                check_rows(binding, outputs, bundle.total_rows)
         except Exception as error:  # noqa: BLE001 - foreign code: becomes a status, as in run_batch
             batch = runtime.batch(binding, [whole], bundle.total_rows, begin)
             answer(runtime, batch, Outcome(after_failure(servable, batch, error), _clock() - begin, begin))
             return
         ended = _clock()
+        if template is None:
+            try:
+                template = self._learn_template(runtime, binding, outputs)
+            except RpcError:
+                # Outputs of a kind that cannot be sent; who answers batches knows what to say.
+                batch = runtime.batch(binding, [whole], bundle.total_rows, begin)
+                answer(runtime, batch, Outcome([Result([whole], outputs)], ended - begin, begin))
+                return
         runtime.account_inline(bundle.total_rows, ended - begin)
         waited = begin - bundle.received
         counters.queue_seconds += waited * bundle.requests
         pump.reply(whole, template, outputs, 0, int(waited * 1e6), int((ended - begin) * 1e6))
 
-    def _template_for(self, runtime: VersionRuntime, outputs: Sequence[Array], rows: int) -> ReplyTemplate:
-        """The reply's header; the last one, if these outputs look like those."""
-        template = self._template
-        if template is not None and len(outputs) == len(self._template_of):
-            for output, (dtype, shape) in zip(outputs, self._template_of, strict=True):
-                if output.dtype is not dtype or output.shape != shape:
-                    break
-            else:
-                return template
-        assert self._binding is not None
-        check_count(self._binding, outputs)
-        check_rows(self._binding, outputs, rows)
-        template = self._template = runtime.template(self._binding, outputs)
+    def _known_template(self, outputs: Sequence[Array]) -> ReplyTemplate | None:
+        """The last reply's header, if these outputs look like those: then they were looked at, too."""
+        if len(outputs) != len(self._template_of):
+            return None
+        for output, (dtype, shape) in zip(outputs, self._template_of, strict=True):
+            if output.dtype is not dtype or output.shape != shape:
+                return None
+        return self._template
+
+    def _learn_template(
+        self, runtime: VersionRuntime, binding: Binding, outputs: Sequence[Array]
+    ) -> ReplyTemplate:
+        template = self._template = runtime.template(binding, outputs)
         self._template_of = [(output.dtype, output.shape) for output in outputs]
         return template
 

@@ -22,7 +22,7 @@ import zmq
 from ..manager.handle import ServableHandle
 from ..manager.snapshot import Snapshot
 from ..rpc.errors import InternalError, RpcError
-from ..rpc.pump import Bundle, ControlMessage, Drained, Pump, make_pump
+from ..rpc.pump import ControlMessage, Drained, Pump, make_pump
 from ..rpc.transport import AnyContext, bind_router, descriptor, last_endpoint
 from ..rpc.wire.message import build_control, build_error
 from ..rpc.wire.prefix import Kind
@@ -202,7 +202,7 @@ class FrontEnd:
         busy = bool(drained.bundles or drained.controls or drained.more or self._finished or self._posted)
         dispatcher = self._dispatcher
         if drained.bundles:
-            self._route(drained.bundles)
+            dispatcher.take(drained.bundles, time.monotonic())
         # After the bundles: a CANCEL may have come in together with its request.
         for message in drained.controls:
             self._on_control(message)
@@ -216,15 +216,6 @@ class FrontEnd:
         if self._pump.holding:
             self._pump.flush()
         return busy
-
-    def _route(self, bundles: list[Bundle]) -> None:
-        dispatcher = self._dispatcher
-        now = time.monotonic()
-        dispatcher.alone = len(bundles) == 1
-        first = bundles[0].priority
-        dispatcher.in_order = dispatcher.alone or all(bundle.priority == first for bundle in bundles)
-        for bundle in bundles:
-            dispatcher.route(bundle, now)
 
     def _timeout_ms(self) -> int | None:
         """How long to wait for the next event."""

@@ -25,6 +25,11 @@ X = signature(("x", "float32", (2,)))
 OTHER = signature(("z", "float32", (2,)))
 
 
+def made(*numbers: int, **options: Any) -> Bundle:
+    rows = np.array([[number, number] for number in numbers], np.float32)
+    return bundle(*numbers, inputs=[rows], of=options.pop("of", X), **options)
+
+
 class Notes:
     """A pump that writes down what it is told to answer."""
 
@@ -82,7 +87,6 @@ class Rig:
         self.dispatcher = Dispatcher(
             ServingConfig(), lambda: self.snapshot, self.pump, lambda *done: self.finished.append(done)
         )
-        self.dispatcher.alone = self.dispatcher.in_order = True
 
     def publish(self, version: int) -> None:
         servable = FakeServable("m", version, compute=self.compute)
@@ -90,11 +94,13 @@ class Rig:
         model = ServingModel("m", {version: self.handle}, default=version)
         self.snapshot = Snapshot(version, {"m": model})
 
-    def route(self, *numbers: int, **options: Any) -> Bundle:
-        rows = np.array([[number, number] for number in numbers], np.float32)
-        made = bundle(*numbers, inputs=[rows], of=options.pop("of", X), **options)
-        self.dispatcher.route(made, time.monotonic())
-        return made
+    def route(self, *numbers: int, **options: Any) -> None:
+        """One bundle arrives."""
+        self.together(made(*numbers, **options))
+
+    def together(self, *bundles: Bundle) -> None:
+        """Several bundles arrive at once."""
+        self.dispatcher.take(bundles, time.monotonic())
 
     @property
     def answered(self) -> list[int]:
@@ -146,9 +152,7 @@ class TestExpress:
 
     def test_small_ones_that_come_together_share_a_batch(self) -> None:
         rig = Rig()
-        rig.dispatcher.alone = False
-        rig.route(1)
-        rig.route(2)
+        rig.together(made(1), made(2))
         assert rig.batches == []
         rig.dispatcher.dispatch()
         assert rig.batches == [[1, 2]]
@@ -156,25 +160,19 @@ class TestExpress:
 
     def test_full_batches_that_come_together_run_in_turn(self) -> None:
         rig = Rig(max_batch_size=1)
-        rig.dispatcher.alone = False
-        rig.route(1)
-        rig.route(2)
+        rig.together(made(1), made(2))
         assert rig.batches == [[1], [2]]
 
     def test_nobody_overtakes_those_who_wait(self) -> None:
         rig = Rig(max_batch_size=2)
-        rig.dispatcher.alone = False
-        rig.route(1)
-        rig.route(2, 3)
+        rig.together(made(1), made(2, 3))
         assert rig.batches == []
         rig.dispatcher.dispatch()
         assert rig.answered[0] == 1
 
     def test_priorities_are_the_schedulers(self) -> None:
         rig = Rig(max_batch_size=1)
-        rig.dispatcher.alone = rig.dispatcher.in_order = False
-        rig.route(1)
-        rig.route(2, priority=1)
+        rig.together(made(1), made(2, priority=1))
         rig.dispatcher.dispatch()
         assert rig.answered == [2]
 
@@ -218,6 +216,14 @@ class TestExpress:
         for number in (1, 2, 3):
             rig.route(number)
         assert rig.answered == [1, 2, 3]
+
+    def test_outputs_that_cannot_be_sent_are_the_models_fault(self) -> None:
+        rig = Rig(lambda inputs: [inputs["x"].astype("datetime64[s]")])
+        rig.route(1)
+        ((_, code, text),) = rig.pump.errors
+        assert code == StatusCode.INTERNAL
+        assert "the outputs cannot be sent" in text
+        assert rig.batches == [[1]]
 
     def test_requests_that_do_not_fit_the_model_are_refused(self) -> None:
         rig = Rig()
