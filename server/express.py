@@ -88,8 +88,7 @@ class Express:
         assert binding is not None
         servable = runtime.handle.servable
         whole = Slice(bundle, 0, bundle.requests)
-        counters = runtime.counters
-        counters.requests += bundle.requests
+        runtime.counters.requests += bundle.requests
         try:
             outputs = servable.run(dict(zip(self._names, bundle.inputs, strict=True)), binding.outputs)
             template = self._known_template(outputs)
@@ -109,10 +108,11 @@ class Express:
                 batch = runtime.batch(binding, [whole], bundle.total_rows, begin)
                 answer(runtime, batch, Outcome([Result([whole], outputs)], ended - begin, begin))
                 return
-        runtime.account_inline(bundle.total_rows, ended - begin)
         waited = begin - bundle.received
-        counters.queue_seconds += waited * bundle.requests
         pump.reply(whole, template, outputs, 0, int(waited * 1e6), int((ended - begin) * 1e6))
+        # Behind the reply: nobody waits for the accounts.
+        runtime.counters.queue_seconds += waited * bundle.requests
+        runtime.account_inline(bundle.total_rows, ended - begin)
 
     def _known_template(self, outputs: Sequence[Array]) -> ReplyTemplate | None:
         """The last reply's header, if these outputs look like those: then they were looked at, too."""
