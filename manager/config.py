@@ -26,6 +26,7 @@ DEFAULT_BATCH_BYTES: Final = 1 << 20
 DEFAULT_WORKERS: Final = 4
 #: What a ``bytes``/``string`` element is taken for where a size has to be guessed, bytes.
 _OBJECT_BYTES: Final = 32
+_CPU_RANGE: Final = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 _LABEL: Final = re.compile(r"(?=.*[^0-9])[A-Za-z0-9_.-]{1,64}")
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ else:  # msgspec needs the names, a type checker cannot compute them
     _DtypeName = Literal[tuple(sorted(DTYPE_NAMES))]
 
 EngineKind = Literal["onnxruntime", "python"]
+WorkerKind = Literal["thread", "process"]
 Positive = Annotated[int, Meta(ge=1)]
 Version = Annotated[int, Meta(ge=0)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
@@ -70,11 +72,20 @@ class BatchingConfig(msgspec.Struct, frozen=True, kw_only=True):
 class WorkersConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs the batches.
 
-    ``count=None``: one per CPU core, at most 4; 1 if the model takes one call at a time.
+    ``kind=None``: processes for Python models, threads for engines that compute without the interpreter's
+    lock. ``count=None``: one per CPU core, at most 4; 1 if the model takes one call at a time. ``cpus``: the
+    cores that they may use, such as ``"0-3,6"``; None: those of the server. ``hang_timeout``: a worker
+    process that has been busy with one batch for so many seconds is replaced; 0: never.
     """
 
-    kind: Literal["thread"] = "thread"
+    kind: WorkerKind | None = None
     count: Threads | None = None
+    cpus: str | None = None
+    hang_timeout: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+
+    def __post_init__(self) -> None:
+        if self.cpus is not None:
+            parse_cpus(self.cpus)
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +226,22 @@ def parse_model_config(raw: dict[str, Any], *, source: str | Path) -> ModelConfi
         if error.message.startswith(f"{source}: "):
             raise
         raise InvalidArgumentError(f"{source}: {error.message}") from error
+
+
+def parse_cpus(text: str) -> frozenset[int]:
+    """``"0-2,5"`` -> ``{0, 1, 2, 5}``.
+
+    Raises:
+        InvalidArgumentError: it is not such a list, or names no core.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _CPU_RANGE.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise bad_value("workers.cpus", text, "core numbers and ranges, such as '0-3,6'")
+        found.update(range(first, last + 1))
+    return frozenset(found)
 
 
 def check_label(key: str, label: str) -> None:

@@ -13,6 +13,7 @@ from tensorwire.manager.config import (
     WorkersConfig,
     derive_max_batch_size,
     load_model_config,
+    parse_cpus,
     resolve,
 )
 from tensorwire.manager.engines import ENGINES
@@ -80,6 +81,10 @@ def metadata(*inputs: TensorSpec, batched: bool = True) -> ModelMetadata:
     return ModelMetadata(name="m", version=1, platform="test", inputs=inputs, outputs=inputs, batched=batched)
 
 
+def test_cores_are_read_from_numbers_and_ranges() -> None:
+    assert parse_cpus("0-2, 5") == {0, 1, 2, 5}
+
+
 def test_a_missing_or_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_model_config(tmp_path / "model.toml") == ModelConfig()
     assert load_model_config(write(tmp_path, "")) == ModelConfig()
@@ -145,7 +150,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("batching = 3", "batching: found 3; expected a table with the keys enabled, max_batch_size"),
         ('[engine]\nkind = "tf"', "engine.kind: found 'tf'; expected one of 'onnxruntime', 'python'"),
         ("[engine]\nintra_op_threads = 0", "engine.intra_op_threads: found 0; expected an integer >= 1"),
-        ('[workers]\nkind = "fiber"', "workers.kind: found 'fiber'; expected one of 'thread'"),
+        ('[workers]\ncpus = "3-1"', "workers.cpus: found '3-1'; expected core numbers and ranges"),
+        ('[workers]\ncpus = "first"', "workers.cpus: found 'first'; expected core numbers and ranges"),
+        ("[workers]\nhang_timeout = -1", "workers.hang_timeout"),
+        ('[workers]\nkind = "fiber"', "workers.kind: found 'fiber'; expected one of 'process', 'thread'"),
         ("[labels]\nstable = -1", "labels: found {'stable': -1}; expected a table"),
         ("[labels]\n3 = 1", "labels.3: found '3'; expected a label"),
         ('[labels]\n"a b" = 1', "labels.a b: found 'a b'; expected a label"),
