@@ -19,8 +19,9 @@ from ..manager.snapshot import Snapshot
 from ..rpc.errors import RpcError
 from ..rpc.pump import Bundle, Pump, ReplyTemplate, Slice
 from ..rpc.wire.header import Signature
-from .batch import Batch, Outcome, Result, after_failure, check_count, check_rows
+from .batch import Batch, Outcome, Result, check_count, check_rows
 from .binding import Binding
+from .execution import called_by, drive, recover
 from .runtime import VersionRuntime
 
 Array = npt.NDArray[Any]
@@ -95,9 +96,10 @@ class Express:
             if template is None:
                 check_count(binding, outputs)
                 check_rows(binding, outputs, bundle.total_rows)
-        except Exception as error:  # noqa: BLE001 - foreign code: becomes a status, as in run_batch
+        except Exception as error:  # noqa: BLE001 - foreign code: becomes a status, as in execute()
             batch = runtime.batch(binding, [whole], bundle.total_rows, begin)
-            answer(runtime, batch, Outcome(after_failure(servable, batch, error), _clock() - begin, begin))
+            results = drive(recover(batch, servable.metadata, error), called_by(servable))
+            answer(runtime, batch, Outcome(results, _clock() - begin, begin))
             return
         ended = _clock()
         if template is None:

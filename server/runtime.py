@@ -16,9 +16,10 @@ from ..rpc.pump import ReplyTemplate, Slice
 from ..rpc.types import OBJECT_DTYPE, name_of_dtype
 from ..rpc.wire.header import Layout, ReplyHeader, TensorHeader, encode_header
 from .admission import Load
-from .batch import Batch, Outcome, run_batch
+from .batch import Batch, Outcome
 from .binding import Binding, Bindings
 from .cost import CostModel
+from .execution import run_batch
 from .scheduler import BatchPolicy, Run, Scheduler
 from .workers import Finished, ThreadWorker, Worker
 

@@ -12,7 +12,8 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from ..manager.handle import ServableHandle
-from .batch import Batch, Outcome, run_batch
+from .batch import Batch, Outcome
+from .execution import run_batch
 
 #: Called from the worker's thread: worker number, batch, outcome.
 Finished = Callable[[int, Batch, Outcome], None]

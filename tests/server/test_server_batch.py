@@ -12,8 +12,9 @@ from fake_engine import Compute, FakeServable
 from tensorwire.rpc.errors import InternalError, InvalidArgumentError, StatusCode, UnavailableError
 from tensorwire.rpc.pump import Bundle, Slice, whole
 from tensorwire.rpc.types import TensorSpec
-from tensorwire.server.batch import Batch, Outcome, padded_size, run_batch
+from tensorwire.server.batch import Batch, Outcome, padded_size
 from tensorwire.server.binding import Binding
+from tensorwire.server.execution import run_batch
 
 Array = np.ndarray[Any, Any]
 

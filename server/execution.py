@@ -1,0 +1,128 @@
+"""Running a batch: which calls of the servable it takes, and what their outcomes mean. No I/O.
+
+The steps are a generator: it yields each call, is sent the outputs or thrown the error, and returns the
+results. So a thread that calls the servable itself and a process that is asked to run them the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..manager.engines.base import Servable
+from ..rpc.errors import InternalError, RpcError, error_from_code
+from ..rpc.pump import Slice
+from ..rpc.types import ModelMetadata
+from .batch import (
+    Batch,
+    Call,
+    Outcome,
+    Result,
+    check_count,
+    check_rows,
+    in_time,
+    padded_size,
+    pieces,
+    singles,
+)
+
+Array = npt.NDArray[Any]
+Outputs = Sequence[Array]
+Steps = Generator[Call, Outputs, list[Result]]
+
+
+def execute(batch: Batch, metadata: ModelMetadata) -> Steps:
+    """Run a batch; if it fails, run its requests one by one, so that a poisonous one fails alone."""
+    try:
+        return [Result(batch.parts, (yield from _run(batch, batch.parts, batch.rows)))]
+    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a status here, once
+        return (yield from recover(batch, metadata, error))
+
+
+def recover(batch: Batch, metadata: ModelMetadata, error: Exception) -> Steps:
+    """What becomes of a batch that failed as a whole: its requests run one by one, if there are several."""
+    alone = singles(batch.parts)
+    if len(alone) == 1:
+        return [Result(alone, error=translated(error, metadata))]
+    results: list[Result] = []
+    for single in alone:
+        results.append((yield from _run_single(batch, single, metadata)))  # noqa: PERF401 - it yields
+    return results
+
+
+def drive(steps: Steps, call: Callable[[Call], Outputs]) -> list[Result]:
+    """Carry the steps out one after the other, here."""
+    try:
+        wanted = next(steps)
+        while True:
+            try:
+                outputs = call(wanted)
+            except Exception as error:  # noqa: BLE001 - the steps know what it means
+                wanted = steps.throw(error)
+            else:
+                wanted = steps.send(outputs)
+    except StopIteration as end:
+        results: list[Result] = end.value
+        return results
+
+
+def called_by(servable: Servable) -> Callable[[Call], Outputs]:
+    """Calls that run here, in the calling thread."""
+    return lambda call: servable.run(call.assembled(), call.outputs)
+
+
+def run_batch(servable: Servable, batch: Batch, clock: Callable[[], float] = time.monotonic) -> Outcome:
+    """Run a batch in the calling thread, without those whose deadline has passed."""
+    begin = clock()
+    batch, expired = in_time(batch, begin)
+    if not batch.parts:
+        return Outcome([], 0.0, begin, expired)
+    results = drive(execute(batch, servable.metadata), called_by(servable))
+    return Outcome(results, clock() - begin, begin, expired)
+
+
+def translated(error: Exception, metadata: ModelMetadata) -> RpcError:
+    """A foreign exception as a status."""
+    if isinstance(error, RpcError):
+        # A copy: one instance must not carry the tracebacks of several calls.
+        return error_from_code(error.code, error.message)
+    return InternalError(
+        f"model {metadata.name!r} version {metadata.version} failed: {type(error).__name__}: {error}"
+    )
+
+
+def _run_single(batch: Batch, single: Slice, metadata: ModelMetadata) -> Generator[Call, Outputs, Result]:
+    try:
+        return Result([single], (yield from _run(batch, [single], single.rows)))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Result([single], error=translated(error, metadata))
+
+
+def _run(batch: Batch, parts: Sequence[Slice], rows: int) -> Generator[Call, Outputs, Outputs]:
+    binding = batch.binding
+    inputs = pieces(binding, parts)
+    if not binding.batched:
+        outputs = yield Call(inputs, 0, binding.outputs)
+        check_count(binding, outputs)
+        return outputs
+    if rows <= batch.max_batch_size:
+        return (yield from _run_rows(batch, inputs, rows))
+    blocks = Call(inputs, 0, ()).assembled()
+    columns: list[Outputs] = []
+    for start in range(0, rows, batch.max_batch_size):
+        end = min(start + batch.max_batch_size, rows)
+        cut = {name: [block[start:end]] for name, block in blocks.items()}
+        columns.append((yield from _run_rows(batch, cut, end - start)))  # noqa: PERF401 - it yields
+    return [np.concatenate(column) for column in zip(*columns, strict=True)]
+
+
+def _run_rows(batch: Batch, inputs: dict[str, list[Array]], rows: int) -> Generator[Call, Outputs, Outputs]:
+    padded = padded_size(rows, batch.allowed_batch_sizes) if rows else 0
+    outputs = yield Call(inputs, padded - rows, batch.binding.outputs)
+    check_count(batch.binding, outputs)
+    check_rows(batch.binding, outputs, padded)
+    return outputs
