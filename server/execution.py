@@ -116,7 +116,7 @@ def _run(batch: Batch, parts: Sequence[Slice], rows: int) -> Generator[Call, Out
     for start in range(0, rows, batch.max_batch_size):
         end = min(start + batch.max_batch_size, rows)
         cut = {name: [block[start:end]] for name, block in blocks.items()}
-        columns.append((yield from _run_rows(batch, cut, end - start)))  # noqa: PERF401 - it yields
+        columns.append((yield from _run_rows(batch, cut, end - start)))
     return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
 
