@@ -73,7 +73,8 @@ class WorkersConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs the batches.
 
     ``kind=None``: processes for Python models, threads for engines that compute without the interpreter's
-    lock. ``count=None``: one per CPU core, at most 4; 1 if the model takes one call at a time. ``cpus``: the
+    lock. ``count=None``: a thread per CPU core, at most 4; 1 if the model takes one call at a time, and of
+    processes. ``cpus``: the
     cores that they may use, such as ``"0-3,6"``; None: those of the server. ``hang_timeout``: a worker
     process that has been busy with one batch for so many seconds is replaced; 0: never.
     """
@@ -256,16 +257,20 @@ def check_target(key: str, target: str) -> None:
         check_label(key, target)
 
 
-def resolve(config: ModelConfig, metadata: ModelMetadata, *, concurrent: bool) -> ModelConfig:
+def resolve(
+    config: ModelConfig, metadata: ModelMetadata, *, concurrent: bool, kind: WorkerKind = "thread"
+) -> ModelConfig:
     """Fill in what depends on the loaded model; afterwards these are concrete, never ``None``:
 
     ``batching.enabled``; ``batching.max_batch_size`` (1 where batching is off: every request then runs
-    alone, whatever its rows); ``workers.count``; ``engine.intra_op_threads`` and ``inter_op_threads``.
+    alone, whatever its rows); ``workers.kind`` and ``count``; ``engine.intra_op_threads`` and
+    ``inter_op_threads``.
 
     Args:
         config: as read from ``model.toml``.
         metadata: of the loaded model.
         concurrent: whether the servable takes several calls at once.
+        kind: what runs its batches.
 
     Raises:
         InvalidArgumentError: the configuration asks for something that this model cannot do.
@@ -279,7 +284,7 @@ def resolve(config: ModelConfig, metadata: ModelMetadata, *, concurrent: bool) -
         config,
         engine=engine,
         batching=resolve_batching(config.batching, metadata),
-        workers=_resolve_workers(config.workers, metadata, concurrent),
+        workers=_resolve_workers(config.workers, metadata, concurrent, kind),
     )
 
 
@@ -318,14 +323,20 @@ def derive_max_batch_size(inputs: tuple[TensorSpec, ...]) -> int:
     return 1 << max(0, rows.bit_length() - 1)
 
 
-def _resolve_workers(workers: WorkersConfig, metadata: ModelMetadata, concurrent: bool) -> WorkersConfig:
+def _resolve_workers(
+    workers: WorkersConfig, metadata: ModelMetadata, concurrent: bool, kind: WorkerKind
+) -> WorkersConfig:
+    workers = msgspec.structs.replace(workers, kind=kind)
     if workers.count is not None:
         if workers.count > 1 and not concurrent:
             raise bad_value(
                 f"model {metadata.name!r}: workers.count",
                 workers.count,
-                "1, because this model takes one call at a time (a Python model may set concurrent = True)",
+                "1, because this model takes one call at a time: give it workers.kind = 'process', "
+                "or let a Python model set concurrent = True",
             )
         return workers
-    count = min(DEFAULT_WORKERS, len(os.sched_getaffinity(0))) if concurrent else 1
+    # Each process has the whole model in memory: more than one is the operator's choice.
+    several = concurrent and kind == "thread"
+    count = min(DEFAULT_WORKERS, len(os.sched_getaffinity(0))) if several else 1
     return msgspec.structs.replace(workers, count=count)

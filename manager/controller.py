@@ -33,6 +33,9 @@ _log = logging.getLogger("tensorwire.manager")
 
 Job = Callable[[], None]
 
+#: States in which references run out and the memory is then given back.
+_DRAINED = (State.UNLOADING, State.BROKEN)
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -132,6 +135,13 @@ class Controller:
         self.closing = True
         self._fleet.follow({}, {})
         self._changed = True
+
+    def fail(self, handle: ServableHandle, reason: str) -> None:
+        """What serves has turned out not to be able to; nothing, if it has left meanwhile."""
+        for harness in self._fleet.harnesses():
+            if harness.handle is handle and harness.state in (State.AVAILABLE, *_DRAINED):
+                harness.broken(reason)
+                self._changed = True
 
     # --- commands -----------------------------------------------------------------------------------------
 
@@ -316,7 +326,7 @@ class Controller:
         """After the publication that left them out: let the references of retired versions run out."""
         for harness in list(self._fleet.harnesses()):
             handle = harness.handle
-            if harness.state is not State.UNLOADING or handle is None or handle.closing:
+            if harness.state not in _DRAINED or handle is None or handle.closing:
                 continue
             handle.begin_close(partial(self._around.post, partial(self._drained, harness)))
             if harness.key in self._published:

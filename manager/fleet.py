@@ -19,7 +19,7 @@ from .intent import NO_INTENT, Intent
 from .loader import EngineFinder, Loader, apply_live, find_engine, needs_reload
 from .policy import ActionKind, VersionView, policy_for
 from .source import Candidate, ModelScan
-from .states import PENDING, State
+from .states import LEAVING, PENDING, State
 
 _log = logging.getLogger("tensorwire.manager")
 
@@ -224,7 +224,7 @@ class Fleet:
                 harness = member.harness
                 if member.aspired and harness.state in PENDING and not harness.starved:
                     return False
-        leaving = any(harness.state in (State.UNLOADING, State.CANCELLING) for harness in self.harnesses())
+        leaving = any(harness.state in LEAVING for harness in self.harnesses())
         starved = any(harness.starved for harness in self.harnesses())
         return not (leaving and starved)
 

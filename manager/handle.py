@@ -11,7 +11,7 @@ import numpy as np
 
 from ..rpc.errors import UnavailableError
 from ..rpc.types import ModelMetadata
-from .config import ModelConfig
+from .config import ModelConfig, WorkerKind
 
 if TYPE_CHECKING:
     from .engines.base import Servable
@@ -22,6 +22,7 @@ class ClosedServable:
 
     releases_gil = True
     concurrent = True
+    worker_kind: WorkerKind = "thread"
 
     def __init__(self, metadata: ModelMetadata) -> None:
         self.metadata = metadata
@@ -39,6 +40,9 @@ class ClosedServable:
             f"version {self.metadata.version} of model {self.metadata.name!r} was unloaded; "
             "call the default version or one that `tensorwire models` lists as AVAILABLE"
         )
+
+    def prepare(self, config: ModelConfig, batch_sizes: Sequence[int]) -> None:
+        """Nothing serves any more."""
 
     def close(self) -> None:
         """Nothing is left to free."""

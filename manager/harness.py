@@ -76,7 +76,7 @@ class LoaderHarness:
         turn: place among those that wait for a load thread; lower comes first.
         not_before: clock time of the next attempt.
         refused_for_size: failed because it can never fit into the budget.
-        handle: what serves, from AVAILABLE until the end of UNLOADING.
+        handle: what serves, from AVAILABLE until the end of UNLOADING or BROKEN.
     """
 
     def __init__(
@@ -138,8 +138,16 @@ class LoaderHarness:
         self._cancelled.set()
         self._apply(Event.RETIRE)
 
+    def broken(self, reason: str) -> None:
+        """Its workers keep dying."""
+        if self.state is State.AVAILABLE:
+            self.reason = reason
+            _log.error("%s:%d: given up: %s", self.model, self.version, reason)
+        self._apply(Event.BREAK)
+
     def released(self) -> None:
         """Its memory has been given back."""
+        self.handle = None
         self._apply(Event.RELEASED)
 
     def finish(self, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,21 +90,24 @@ class Loader:
             AbortedError: ``stop`` said so.
         """
         metadata = servable.metadata
-        effective = resolve(self.config, metadata, concurrent=servable.concurrent)
+        effective = self._resolved(servable, metadata)
         samples = load_samples(self.directory, metadata)
         warm_up = WarmUp(servable, samples, stop=stop, timer=self._timer)
         batching = effective.batching
         if not batching.enabled:
-            return self._handle(servable, effective, warm_up.run_single(), ram_bytes)
+            return self._handle(servable, effective, warm_up.run_single(), (), ram_bytes)
         sizes = batch_sizes(batching.max_batch_size or 1, batching.allowed_batch_sizes)
         try:
             if not self.config.batching.enabled and sizes[-1] > 1:
                 warm_up.check_independence()
             costs = warm_up.run_batches(sizes)
         except NotBatchable as error:
-            effective = self._unbatched(servable, error)
+            effective, sizes = self._unbatched(servable, error), ()
             costs = warm_up.run_single()
-        return self._handle(servable, effective, costs, ram_bytes)
+        return self._handle(servable, effective, costs, sizes, ram_bytes)
+
+    def _resolved(self, servable: Servable, metadata: ModelMetadata) -> ModelConfig:
+        return resolve(self.config, metadata, concurrent=servable.concurrent, kind=servable.worker_kind)
 
     def _unbatched(self, servable: Servable, error: NotBatchable) -> ModelConfig:
         wanted = self.config.batching
@@ -119,11 +122,17 @@ class Loader:
             error.message,
         )
         single = msgspec.structs.replace(servable.metadata, batched=False)
-        return resolve(self.config, single, concurrent=servable.concurrent)
+        return self._resolved(servable, single)
 
     def _handle(
-        self, servable: Servable, effective: ModelConfig, costs: Mapping[int, float], ram_bytes: int
+        self,
+        servable: Servable,
+        effective: ModelConfig,
+        costs: Mapping[int, float],
+        sizes: Sequence[int],
+        ram_bytes: int,
     ) -> ServableHandle:
+        servable.prepare(effective, sizes)
         metadata = effective_metadata(servable.metadata, effective)
         return ServableHandle(
             self.model,
@@ -171,7 +180,10 @@ def apply_live(handle: ServableHandle, config: ModelConfig) -> bool:
     """
     old = handle.config
     metadata = handle.servable.metadata
-    workers = resolve(config, _matching(metadata, old), concurrent=handle.servable.concurrent).workers
+    servable = handle.servable
+    workers = resolve(
+        config, _matching(metadata, old), concurrent=servable.concurrent, kind=servable.worker_kind
+    ).workers
     delay = config.batching.max_queue_delay
     new = msgspec.structs.replace(
         config,

@@ -208,6 +208,13 @@ class Manager:
         """
         self._command(partial(self._controller.unload, model, version))
 
+    def fail(self, handle: ServableHandle, reason: str) -> None:
+        """Give up a version that serves, because its workers keep dying; any thread, returns at once.
+
+        It starts afresh when its files or its configuration change, or with :meth:`load`.
+        """
+        self._inbox.put(partial(self._controller.fail, handle, reason))
+
     def set_label(self, model: str, label: str, version: int | None) -> None:
         """Point a label at a version: it moves, atomically, once that version serves. ``None`` removes it.
 

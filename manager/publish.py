@@ -147,7 +147,7 @@ def _version_status(
     )
     handle = None if shown is None else shown.harness.handle
     labels = () if serving is None else tuple(label for label, at in serving.labels.items() if at == version)
-    if shown is not None and shown.harness.state is State.UNLOADING and handle is not None:
+    if shown is not None and shown.harness.state in (State.UNLOADING, State.BROKEN) and handle is not None:
         reasons.insert(0, f"waits for {handle.references} running batches or requests")
     return VersionStatus(
         model=group.scan.name,

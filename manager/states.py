@@ -25,6 +25,8 @@ class State(StrEnum):
     WARMING = "WARMING"
     #: Serves requests.
     AVAILABLE = "AVAILABLE"
+    #: Its workers keep dying: takes no new requests and gives its memory back, then it is FAILED.
+    BROKEN = "BROKEN"
     #: Takes no new requests; waits until the running ones are done, then frees its memory.
     UNLOADING = "UNLOADING"
     #: No longer wanted while a load thread was at work; its result is thrown away.
@@ -52,6 +54,8 @@ class Event(StrEnum):
     RETRY = "RETRY"
     #: The attempt failed and no other follows.
     FAIL = "FAIL"
+    #: Its workers keep dying.
+    BREAK = "BREAK"
     #: Not wanted any longer: unaspired, replaced, or the manager closes.
     RETIRE = "RETIRE"
     #: Its memory has been given back.
@@ -81,6 +85,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (_S.WARMING, _E.FAIL): _S.FAILED,
         (_S.WARMING, _E.RETIRE): _S.CANCELLING,
         (_S.AVAILABLE, _E.RETIRE): _S.UNLOADING,
+        (_S.AVAILABLE, _E.BREAK): _S.BROKEN,
+        (_S.BROKEN, _E.RELEASED): _S.FAILED,
+        (_S.BROKEN, _E.RETIRE): _S.UNLOADING,
         # The load thread still reports what it did; a servable that it brings is unloaded like any other.
         (_S.CANCELLING, _E.LOADED): _S.CANCELLING,
         (_S.CANCELLING, _E.WARMED): _S.UNLOADING,
@@ -89,6 +96,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (_S.CANCELLING, _E.FAIL): _S.UNLOADED,
         (_S.UNLOADING, _E.RELEASED): _S.UNLOADED,
         (_S.FAILED, _E.RETIRE): _S.UNLOADED,
+        # Breaking what has left, or is broken, is harmless: the news takes its time.
+        (_S.BROKEN, _E.BREAK): _S.BROKEN,
+        (_S.UNLOADING, _E.BREAK): _S.UNLOADING,
         # Retiring twice is harmless: the wish and the end of the version may cross.
         (_S.CANCELLING, _E.RETIRE): _S.CANCELLING,
         (_S.UNLOADING, _E.RETIRE): _S.UNLOADING,
@@ -101,7 +111,7 @@ PENDING: Final = frozenset({State.NEW, State.WAITING, State.LOADING, State.WARMI
 #: A load thread is at work on it.
 BUSY: Final = frozenset({State.LOADING, State.WARMING, State.CANCELLING})
 #: On the way out.
-LEAVING: Final = frozenset({State.UNLOADING, State.CANCELLING})
+LEAVING: Final = frozenset({State.UNLOADING, State.CANCELLING, State.BROKEN})
 
 
 def next_state(state: State, event: Event) -> State:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorwire.manager.config import ModelConfig
+from tensorwire.manager.config import ModelConfig, WorkerKind
 from tensorwire.rpc.errors import RpcError
 from tensorwire.rpc.types import ModelMetadata, TensorSpec
 
@@ -58,6 +58,11 @@ class FakeServable:
         self.runs.append(inputs)
         return self._compute(inputs)
 
+    worker_kind: WorkerKind = "thread"
+
+    def prepare(self, config: ModelConfig, batch_sizes: Sequence[int]) -> None:
+        self.prepared = (config, tuple(batch_sizes))
+
     def close(self) -> None:
         self.closed += 1
 
@@ -71,6 +76,7 @@ class FakeEngine:
 
     name = "fake"
     file = "model.fake"
+    worker_kind: WorkerKind = "thread"
 
     def __init__(self) -> None:
         self.failures: dict[tuple[str, int], list[BaseException]] = {}

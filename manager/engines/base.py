@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from ...rpc.types import ModelMetadata
-from ..config import ModelConfig, resolve_batching
+from ..config import ModelConfig, WorkerKind, resolve_batching
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,6 +35,23 @@ class Servable(Protocol):
     @property
     def concurrent(self) -> bool:
         """:meth:`run` may be called by several threads at once."""
+        ...
+
+    @property
+    def worker_kind(self) -> WorkerKind:
+        """What runs its batches."""
+        ...
+
+    def prepare(self, config: ModelConfig, batch_sizes: Sequence[int]) -> None:
+        """Make ready to serve; called once, after the warm-up.
+
+        Args:
+            config: the effective one; nothing in ``batching`` and ``workers`` is ``None``.
+            batch_sizes: rows that the warm-up has run; empty where it does not run in batches.
+
+        Raises:
+            RpcError: it cannot serve with this configuration.
+        """
         ...
 
     def run(self, inputs: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -71,6 +88,11 @@ class Engine(Protocol):
     @property
     def file(self) -> str:
         """Name of the file that this engine looks for in a version's directory."""
+        ...
+
+    @property
+    def worker_kind(self) -> WorkerKind:
+        """What best runs its models, where ``model.toml`` does not say."""
         ...
 
     def find(self, directory: Path) -> Path | None:

@@ -53,6 +53,7 @@ class OnnxRuntimeEngine:
 
     name: Final = "onnxruntime"
     file: Final = FILE
+    worker_kind: Final = "thread"
 
     def find(self, directory: Path) -> Path | None:
         """``model.onnx`` in the directory, if it is there."""
@@ -90,6 +91,7 @@ class OnnxServable:
 
     releases_gil: Final = True
     concurrent: Final = True
+    worker_kind: Final = "thread"
 
     def __init__(self, ort: Any, session: Any, metadata: ModelMetadata) -> None:
         self.metadata = metadata
@@ -121,6 +123,9 @@ class OnnxServable:
             raise
         except Exception as error:
             raise self._translate(error) from error
+
+    def prepare(self, config: ModelConfig, batch_sizes: Sequence[int]) -> None:
+        """Nothing is left to do; see :class:`.base.Servable`."""
 
     def close(self) -> None:
         """Drop the session and give its memory back to the operating system."""

@@ -41,6 +41,8 @@ class PythonEngine:
 
     name: Final = "python"
     file: Final = FILE
+    #: It holds the interpreter's lock while it computes.
+    worker_kind: Final = "process"
 
     def find(self, directory: Path) -> Path | None:
         """``model.py`` in the directory, if it is there."""
@@ -76,6 +78,7 @@ class PythonServable:
     """A ``Model`` object; its answers are checked, because clients and the batcher rely on them."""
 
     releases_gil: Final = False
+    worker_kind: Final = "thread"
 
     def __init__(self, path: Path, module: ModelModule, model: object, metadata: ModelMetadata) -> None:
         self.metadata = metadata
@@ -107,6 +110,9 @@ class PythonServable:
             )
         rows = inputs[self._leading].shape[0] if self._leading else None
         return [self._check(self._wanted(name), arrays[name], rows) for name in outputs]
+
+    def prepare(self, config: ModelConfig, batch_sizes: Sequence[int]) -> None:
+        """Nothing is left to do; see :class:`.base.Servable`."""
 
     def close(self) -> None:
         """Call the model's ``close()``, if it has one, and forget its module.

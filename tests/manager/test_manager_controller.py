@@ -222,6 +222,41 @@ def test_a_failed_load_keeps_the_old_version(world: World) -> None:
         world.resolve(2)
 
 
+def test_a_version_whose_workers_keep_dying_fails_and_the_others_go_on(world: World) -> None:
+    world.put("m", 1)
+    world.put("other", 1)
+    world.settle()
+    handle = world.controller.snapshot.resolve("m", 1, None, None, 0.0)
+    assert handle.acquire()
+    world.controller.fail(handle, "two workers died")
+    world.advance()
+    assert world.states() == {1: "BROKEN"}
+    assert world.retired == [handle]
+    assert world.work == []
+    handle.release()
+    world.advance()
+    world.run()
+    assert world.states() == {1: "FAILED"}
+    assert world.status(1).reason == "two workers died"
+    assert world.engine.alive() == [("other", 1)]
+    assert world.controller.budget.used == 100
+    assert world.controller.ready
+    world.controller.load("m", None, on_disk=True)
+    world.settle()
+    assert world.states() == {1: "AVAILABLE"}
+
+
+def test_a_version_that_left_meanwhile_cannot_be_given_up(world: World) -> None:
+    world.put("m", 1)
+    world.settle()
+    handle = world.controller.snapshot.resolve("m", 1, None, None, 0.0)
+    world.put("m", 2)
+    world.settle()
+    world.controller.fail(handle, "too late")
+    world.settle()
+    assert world.states() == {2: "AVAILABLE"}
+
+
 def test_a_failed_version_starts_afresh_when_its_files_change(world: World) -> None:
     world.engine.failures["m", 1] = [InvalidArgumentError("half a model")]
     world.put("m", 1)

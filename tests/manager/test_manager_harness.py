@@ -80,6 +80,7 @@ EVENTS: dict[Event, Callable[[Rig], None]] = {
     Event.RETRY: lambda rig: rig.harness.finish(Outcome(error=UnavailableError("later"))),
     Event.FAIL: lambda rig: rig.harness.finish(Outcome(error=InvalidArgumentError("never"), final=True)),
     Event.RETIRE: lambda rig: rig.harness.retire(),
+    Event.BREAK: lambda rig: rig.harness.broken("its workers die"),
     Event.RELEASED: lambda rig: rig.harness.released(),
 }
 WAYS: dict[State, list[Event]] = {
@@ -89,6 +90,7 @@ WAYS: dict[State, list[Event]] = {
     State.WARMING: [Event.APPROVE, Event.START, Event.LOADED],
     State.AVAILABLE: [Event.APPROVE, Event.START, Event.LOADED, Event.WARMED],
     State.UNLOADING: [Event.APPROVE, Event.START, Event.LOADED, Event.WARMED, Event.RETIRE],
+    State.BROKEN: [Event.APPROVE, Event.START, Event.LOADED, Event.WARMED, Event.BREAK],
     State.CANCELLING: [Event.APPROVE, Event.START, Event.RETIRE],
     State.FAILED: [Event.APPROVE, Event.START, Event.FAIL],
     State.UNLOADED: [Event.RETIRE],

@@ -31,8 +31,16 @@ def test_only_a_warm_up_makes_a_version_available() -> None:
     assert ways == [(State.WARMING, Event.WARMED)]
 
 
-def test_what_served_leaves_by_unloading_only() -> None:
-    assert {t for (s, _), t in TRANSITIONS.items() if s is State.AVAILABLE} == {State.UNLOADING}
+def test_what_served_gives_its_memory_back_before_it_is_gone_or_failed() -> None:
+    assert {t for (s, _), t in TRANSITIONS.items() if s is State.AVAILABLE} == {
+        State.UNLOADING,
+        State.BROKEN,
+    }
+    assert {t for (s, _), t in TRANSITIONS.items() if s is State.BROKEN} == {
+        State.BROKEN,
+        State.UNLOADING,
+        State.FAILED,
+    }
     assert {t for (s, _), t in TRANSITIONS.items() if s is State.UNLOADING} == {
         State.UNLOADING,
         State.UNLOADED,
