@@ -154,6 +154,11 @@ class Admission:
         self.queued_rows -= rows
         load.queued_rows -= rows
 
+    def return_to_queue(self, part: Slice, load: Load) -> None:
+        """Requests that had left the queue are back in it."""
+        self.queued_rows += part.rows
+        load.queued_rows += part.rows
+
     def leave(self, part: Slice, load: Load) -> None:
         """Requests were answered."""
         requests = part.hi - part.lo

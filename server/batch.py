@@ -26,6 +26,8 @@ class Batch(NamedTuple):
     allowed_batch_sizes: tuple[int, ...]
     #: When the scheduler handed it out, on the server's clock.
     started: float
+    #: Its requests were run when a worker died, and are run once more.
+    again: bool = False
 
 
 class Result(NamedTuple):

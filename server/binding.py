@@ -44,6 +44,15 @@ class Binding:
         )
 
 
+def describe(signature: Signature) -> str:
+    """A signature's tensors for people, such as ``x float32[16]``."""
+    layout = signature.layout
+    return ", ".join(
+        f"{name} {dtype}{list(shape)}"
+        for name, dtype, shape in zip(layout.names, layout.dtype_names, layout.shapes, strict=True)
+    )
+
+
 class Bindings:
     """The bindings of one model version, by header bytes."""
 

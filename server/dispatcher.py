@@ -5,24 +5,52 @@ Routes, admits or refuses, asks the schedulers what runs where, has it run, and 
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..manager.handle import ServableHandle
-from ..manager.snapshot import Route, Snapshot
+from ..manager.snapshot import Snapshot
 from ..rpc.errors import CancelledError, DeadlineExceededError, InternalError, RpcError, UnavailableError
 from ..rpc.pump import Bundle, Pump, Slice
 from ..rpc.wire.header import Signature
 from .admission import Admission
 from .batch import Batch, Outcome
-from .binding import Binding
+from .binding import Binding, describe
+from .casualties import Fate, casualties
 from .config import ServingConfig
 from .express import Express, ExpressWays, single_version
 from .runtime import VersionRuntime
+from .shares import shares
+from .workers import Surroundings
 
-#: Called from a worker's thread when a batch is done.
-Completed = Callable[[VersionRuntime, int, Batch, Outcome], None]
+_log = logging.getLogger("tensorwire.server")
+
+
+class Desk(Protocol):
+    """What the dispatcher needs from the front end, for workers that are not the front-end thread."""
+
+    def completed(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
+        """A batch is done; any thread."""
+        ...
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have the front-end thread call something; any thread."""
+        ...
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        """Have the front-end thread call something whenever a descriptor is readable."""
+        ...
+
+    def unwatch(self, fd: int) -> None:
+        """End that."""
+        ...
+
+    def broken(self, handle: ServableHandle, reason: str) -> None:
+        """A version's workers keep dying."""
+        ...
 
 
 class Dispatcher:
@@ -39,12 +67,12 @@ class Dispatcher:
         config: ServingConfig,
         snapshot: Callable[[], Snapshot],
         pump: Pump,
-        completed: Completed,
+        desk: Desk,
     ) -> None:
         self.config = config
         self._snapshot = snapshot
         self._pump = pump
-        self._completed = completed
+        self._desk = desk
         self._admission = Admission(config)
         self._runtimes: dict[ServableHandle, VersionRuntime] = {}
         self.touched: dict[VersionRuntime, None] = {}
@@ -96,7 +124,7 @@ class Dispatcher:
         if route is None:
             self._admit(bundle, 0, bundle.requests, now, 0.0)
             return
-        for lo, hi, draw in _shares(route, bundle):
+        for lo, hi, draw in shares(route, bundle):
             self._admit(bundle, lo, hi, now, draw)
         if route.shadow is not None:
             mirrored = int(bundle.requests * route.shadow_fraction + random.random())
@@ -133,6 +161,9 @@ class Dispatcher:
         if handle.closing and handle not in self._runtimes:
             return False
         runtime = self._runtime_of(handle)
+        if runtime.broken:
+            self._refuse(Slice(bundle, lo, hi), UnavailableError(f"{_title(handle)}: {runtime.broken}"))
+            return True
         if runtime.idle and not handle.acquire():
             return False
         binding = runtime.bindings.get(bundle.signature)
@@ -166,11 +197,19 @@ class Dispatcher:
 
     def _add_runtime(self, handle: ServableHandle) -> VersionRuntime:
         runtime: VersionRuntime
+        desk = self._desk
 
         def finished(worker: int, batch: Batch, outcome: Outcome) -> None:
-            self._completed(runtime, worker, batch, outcome)
+            desk.completed(runtime, worker, batch, outcome)
 
-        runtime = VersionRuntime(handle, finished, self.config.inline_budget)
+        def lost(worker: int, at_work: bool, reason: str) -> None:
+            desk.post(lambda: self.lose(runtime, worker, at_work, reason))
+
+        def broken(reason: str) -> None:
+            desk.post(lambda: self._give_up(runtime, reason))
+
+        around = Surroundings(finished, lost, desk.post, desk.watch, desk.unwatch)
+        runtime = VersionRuntime(handle, around, self.config.inline_budget, broken)
         self._runtimes[handle] = runtime
         handle.slot = runtime
         return runtime
@@ -211,7 +250,7 @@ class Dispatcher:
             for part in decision.expired:
                 self._expire(runtime, part)
             for run in decision.runs:
-                batch = runtime.batch(runtime.binding_of(run), run.parts, run.rows, now)
+                batch = runtime.batch(runtime.binding_of(run), run.parts, run.rows, now, run.key)
                 self._admission.start(run.rows, runtime.load)
                 if runtime.runs_inline(run, now):
                     self.complete(runtime, run.worker, batch, runtime.run_inline(batch))
@@ -270,6 +309,37 @@ class Dispatcher:
             runtime.handle.release()
             self._drop_if_retired(runtime)
 
+    # ---------------------------------------------------------------- workers that die
+
+    def lose(self, runtime: VersionRuntime, worker: int, at_work: bool, reason: str) -> None:
+        """A worker has died. What it had in hand runs elsewhere; what it was at work on, alone, and once."""
+        title = _title(runtime.handle)
+        _log.warning("%s: worker %d %s", title, worker, reason)
+        for batch, part, fate in casualties(runtime.worker_lost(worker), at_work, bool(runtime.broken)):
+            match fate:
+                case Fate.REQUEUE | Fate.AGAIN:
+                    self._admission.return_to_queue(part, runtime.load)
+                    runtime.queue_again(batch.binding, part, alone=fate is Fate.AGAIN)
+                    continue
+                case Fate.POISONOUS:
+                    _log.error("%s: a request killed two workers: %s", title, describe(part.bundle.signature))
+                    runtime.counters.failed += part.requests
+                    text = f"{title}: two workers died while they ran this request; the second {reason}"
+                    self._refuse(part, InternalError(text))
+                case Fate.DROP:
+                    self._refuse(part, UnavailableError(f"{title}: its worker {reason}"))
+            self._leave(runtime, part)
+        self.touched[runtime] = None
+
+    def _give_up(self, runtime: VersionRuntime, reason: str) -> None:
+        """No worker of a version stays alive: nothing that waits will be run."""
+        runtime.broken = reason
+        for part in runtime.scheduler.clear():
+            self._admission.start(part.rows, runtime.load)
+            self._refuse(part, UnavailableError(f"{_title(runtime.handle)}: {reason}"))
+            self._leave(runtime, part)
+        self._desk.broken(runtime.handle, reason)
+
     def cancel(self, peer: bytes, first_id: int, count: int) -> None:
         """Take requests out of the queues."""
         for runtime in self.runtimes():
@@ -301,25 +371,12 @@ class Dispatcher:
                 if runtime.wake_at <= now:
                     self.touched[runtime] = None
                 earliest = runtime.wake_at if earliest is None else min(earliest, runtime.wake_at)
+            if runtime.supervised:
+                check_at = runtime.check_workers(now)
+                if check_at is not None:
+                    earliest = check_at if earliest is None else min(earliest, check_at)
         return earliest
 
 
-def _shares(route: Route, bundle: Bundle) -> Iterator[tuple[int, int, float]]:
-    """Ranges of a bundle's requests that go to one target each, with a draw that leads there.
-
-    Draws are spread evenly from a random start, so that each bundle is split as the weights say.
-    """
-    requests = bundle.requests
-    start = random.random()
-    if route.sticky and bundle.routing_key is not None:
-        yield 0, requests, start
-        return
-    lo = 0
-    while lo < requests:
-        hi = lo + 1
-        draw = (start + lo) / requests % 1.0
-        target = route.pick(None, draw)
-        while hi < requests and route.pick(None, (start + hi) / requests % 1.0) is target:
-            hi += 1
-        yield lo, hi, draw
-        lo = hi
+def _title(handle: ServableHandle) -> str:
+    return f"model {handle.model!r} version {handle.version}"

@@ -42,6 +42,10 @@ _FLUSH_INTERVAL: Final = 0.002
 ControlHandler = Callable[[ControlMessage], None]
 
 
+def _ignore_broken(handle: ServableHandle, reason: str) -> None:
+    del handle, reason
+
+
 class FrontEnd:
     """Serves what a snapshot holds. ``start()`` binds and starts the thread, ``close()`` ends it."""
 
@@ -51,15 +55,25 @@ class FrontEnd:
         snapshot: Callable[[], Snapshot],
         control: ControlHandler,
         *,
+        broken: Callable[[ServableHandle, str], None] = _ignore_broken,
         context: AnyContext | None = None,
     ) -> None:
-        """``snapshot``: gives the newest snapshot; called for every bundle, so it must be cheap."""
+        """
+        Args:
+            snapshot: gives the newest snapshot; called for every bundle, so it must be cheap.
+            broken: called in the front-end thread when a version's workers keep dying, with the reason.
+        """
         self.config = config
         self._snapshot = snapshot
         self._control = control
+        self.broken = broken
         self._context: AnyContext = context or zmq.Context.instance()
         self._posted: deque[Callable[[], None]] = deque()
         self._finished: deque[tuple[VersionRuntime, int, Batch, Outcome]] = deque()
+        #: What else is listened to, by descriptor: the worker processes.
+        self._watched: dict[int, Callable[[], None]] = {}
+        #: For everything, and for all but the clients.
+        self._poller, self._inner_poller = select.poll(), select.poll()
         self._wake_fd = -1
         #: Workers that the grace time did not see finish come to an end after the descriptor is closed.
         self._wake_lock = threading.Lock()
@@ -83,7 +97,7 @@ class FrontEnd:
         self.endpoint = last_endpoint(socket)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.pump = make_pump(socket, max_peer_nbytes=self.config.max_peer_bytes)
-        self._started = Dispatcher(self.config, self._snapshot, self.pump, self._on_completed)
+        self._started = Dispatcher(self.config, self._snapshot, self.pump, self)
         self._thread = threading.Thread(
             target=self._run, args=(socket,), name="tensorwire-front-end", daemon=True
         )
@@ -146,9 +160,25 @@ class FrontEnd:
             if self._wake_fd >= 0:
                 os.eventfd_write(self._wake_fd, 1)
 
-    def _on_completed(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
+    # ---------------------------------------------------------------- what the dispatcher needs
+
+    def completed(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
+        """See :class:`~.dispatcher.Desk`."""
         self._finished.append((runtime, worker, batch, outcome))
-        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._wake()
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        """See :class:`~.dispatcher.Desk`."""
+        self._watched[fd] = action
+        self._poller.register(fd, select.POLLIN)
+        self._inner_poller.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """See :class:`~.dispatcher.Desk`."""
+        if self._watched.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+            self._inner_poller.unregister(fd)
 
     # ---------------------------------------------------------------- the loop
 
@@ -163,18 +193,18 @@ class FrontEnd:
         return self.pump
 
     def _run(self, socket: zmq.Socket[bytes]) -> None:
-        workers = select.poll()
-        workers.register(self._wake_fd, select.POLLIN)
-        poller = select.poll()
+        poller, inner = self._poller, self._inner_poller
         poller.register(descriptor(socket), select.POLLIN)
         poller.register(self._wake_fd, select.POLLIN)
+        inner.register(self._wake_fd, select.POLLIN)
         pump = self._pump
         try:
             while not self._stopping:
                 try:
                     # The socket's descriptor is edge-triggered: read until nothing is there before waiting.
                     while self._step(pump.drain(_DRAIN_LIMIT)):
-                        pass
+                        if self._watched:
+                            self._attend(inner.poll(0))
                 except Exception:  # noqa: BLE001 - logged, see below
                     # Nothing that a peer or a model does may end the loop; what gets here is a bug.
                     _log.exception("front end: unexpected error; the loop goes on")
@@ -183,14 +213,20 @@ class FrontEnd:
                 pause_ms = self._pause_ms()
                 if pause_ms and (timeout_ms is None or timeout_ms > pause_ms):
                     # Peers are not listened to, workers and other threads are.
-                    found = workers.poll(pause_ms)
+                    found = inner.poll(pause_ms)
                 else:
                     found = poller.poll(timeout_ms)
-                for fd, _ in found:
-                    if fd == self._wake_fd:
-                        os.eventfd_read(fd)
+                self._attend(found)
         finally:
             self._shut_down(socket)
+
+    def _attend(self, found: list[tuple[int, int]]) -> None:
+        """See to the descriptors that are not the clients' socket."""
+        for fd, _ in found:
+            if fd == self._wake_fd:
+                os.eventfd_read(fd)
+            elif fd in self._watched:
+                self._watched[fd]()
 
     def _step(self, drained: Drained) -> bool:
         """Handle what has arrived.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from .binding import Binding, Bindings
 from .cost import CostModel
 from .execution import run_batch
 from .scheduler import BatchPolicy, Run, Scheduler
-from .workers import Finished, ThreadWorker, Worker
+from .workers import Recruiter, Surroundings, ThreadRecruiter, Worker
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +32,12 @@ _PENALTY_SECONDS: Final = 1.0
 _TEMPLATES_KEPT: Final = 1024
 #: Longer batches are not handed out ahead: what comes in meanwhile with a higher priority waits for them.
 _AHEAD_SECONDS: Final = 0.01
+
+
+class Again(NamedTuple):
+    """Batch key of requests that were run when a worker died, and are run once more."""
+
+    key: Hashable
 
 
 class VersionCounters(msgspec.Struct):
@@ -46,6 +52,8 @@ class VersionCounters(msgspec.Struct):
     rejected: int = 0
     cancelled: int = 0
     failed: int = 0
+    #: Worker processes that died or were killed.
+    workers_lost: int = 0
     compute_seconds: float = 0.0
     queue_seconds: float = 0.0
 
@@ -56,7 +64,14 @@ class VersionRuntime:
     It holds one reference of the handle while it has requests in flight.
     """
 
-    def __init__(self, handle: ServableHandle, finished: Finished, inline_budget: float) -> None:
+    def __init__(
+        self,
+        handle: ServableHandle,
+        around: Surroundings,
+        inline_budget: float,
+        broken: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """``broken``: called when the version is given up, with the reason."""
         self.handle = handle
         self.bindings = Bindings(handle.metadata)
         self.scheduler = Scheduler(BatchPolicy(1))
@@ -65,12 +80,17 @@ class VersionRuntime:
         self.wake_at: float | None = None
         #: Not published any more.
         self.retired = False
+        #: Why it was given up; empty while it serves.
+        self.broken = ""
         #: Batch keys of the scheduler -> how such batches are run.
         self._binding_of_key: dict[Hashable, Binding] = {}
         self._templates: dict[Hashable, ReplyTemplate] = {}
-        self._finished = finished
+        #: Its workers can hang and be ended.
+        self.supervised = handle.servable.worker_kind == "process"
+        self._recruiter = self._make_recruiter(around, broken)
         self._workers: dict[int, Worker] = {}
         self._next_worker = 0
+        self._stopped = False
         #: What each worker has in hand, in this order.
         self._running: dict[int, deque[Batch]] = {}
         #: When a worker last finished a batch.
@@ -103,24 +123,62 @@ class VersionRuntime:
         self._resize(config.workers.count or 1)
         return True
 
+    def _make_recruiter(self, around: Surroundings, broken: Callable[[str], None]) -> Recruiter:
+        servable = self.handle.servable
+        if not self.supervised:
+            return ThreadRecruiter(self.handle, around.finished, self._enlist)
+        # Here, and not above: most servers have no need of it.
+        from .processes.recruiter import ProcessRecruiter
+        from .processes.servable import ProcessServable
+
+        assert isinstance(servable, ProcessServable)
+        return ProcessRecruiter(self.handle, servable, around, self._enlist, broken, self._wants_another)
+
+    def _wants_another(self) -> bool:
+        return not self._stopped and len(self._workers) < self.load.workers
+
+    def _enlist(self, make: Callable[[int], Worker]) -> None:
+        number = self._next_worker
+        self._next_worker += 1
+        self._workers[number] = make(number)
+        self.scheduler.worker_idle(number)
+
     def _resize(self, count: int) -> None:
         self.load.workers = count
-        while len(self._workers) < count:
-            number = self._next_worker
-            self._next_worker += 1
-            name = f"{self.handle.model}:{self.handle.version}#{number}"
-            self._workers[number] = ThreadWorker(number, name, self.handle, self._finished)
-            self.scheduler.worker_idle(number)
+        for _ in range(count - len(self._workers) - self._recruiter.coming):
+            self._recruiter.recruit()
         # Those that are busy leave when they have nothing in hand.
         for number in list(self._workers)[count:]:
             if self.scheduler.is_idle(number):
                 self._dismiss(number)
 
     def _dismiss(self, worker: int) -> None:
+        self._remove(worker).stop()
+
+    def _remove(self, worker: int) -> Worker:
         self.scheduler.worker_lost(worker)
-        self._workers.pop(worker).stop()
         self._running.pop(worker, None)
         self._finished_at.pop(worker, None)
+        return self._workers.pop(worker)
+
+    def worker_lost(self, worker: int) -> list[Batch]:
+        """A worker is gone; another takes its place as soon as there is one.
+
+        Returns:
+            What it had in hand, in this order.
+        """
+        in_hand = list(self._running.get(worker, ()))
+        gone = self._remove(worker)
+        self.counters.workers_lost += 1
+        if self._wants_another():
+            self._recruiter.replace(gone.productive)
+        return in_hand
+
+    def check_workers(self, now: float) -> float | None:
+        """Have those end that hang; when to look again, None: no need to."""
+        # A copy: who hangs may be lost while it is looked at.
+        times = [at for worker in list(self._workers.values()) if (at := worker.check(now)) is not None]
+        return min(times, default=None)
 
     def worker_done(self, worker: int) -> float:
         """A worker has finished a batch: it goes on with the next, is idle, or leaves if there are too many.
@@ -160,10 +218,24 @@ class VersionRuntime:
         """How the requests of a scheduled batch are run."""
         return self._binding_of_key[run.key]
 
-    def batch(self, binding: Binding, parts: list[Slice], rows: int, now: float) -> Batch:
-        """Something to execute."""
+    def batch(
+        self, binding: Binding, parts: list[Slice], rows: int, now: float, key: Hashable = None
+    ) -> Batch:
+        """Something to execute; ``key``: the scheduler's."""
         allowed = self.handle.config.batching.allowed_batch_sizes
-        return Batch(binding, parts, rows, self.max_batch_size, allowed, now)
+        again = isinstance(key, Again)
+        return Batch(binding, parts, rows, self.max_batch_size, allowed, now, again)
+
+    def queue_again(self, binding: Binding, part: Slice, *, alone: bool) -> None:
+        """Queue requests that a worker had in hand when it died, before those that came later; ``alone``:
+        one by one, as they may have killed it."""
+        key: Hashable = binding.key
+        if alone:
+            key = Again(binding.key)
+            self._binding_of_key[key] = binding
+        else:
+            self.remember(binding)
+        self.scheduler.add(part, key, part.bundle.received, together=binding.batched and not alone)
 
     def runs_inline(self, run: Run, now: float) -> bool:
         """Whether a batch is so short that handing it to a thread would cost more than running it."""
@@ -254,6 +326,7 @@ class VersionRuntime:
 
     def stop(self) -> None:
         """End the workers; returns at once."""
+        self._stopped = True
         for worker in self._workers.values():
             worker.stop()
 

@@ -1,29 +1,63 @@
 """The Worker seam, and workers that are threads.
 
-A worker runs one batch at a time. What it is (a thread here, later a process) is nobody else's concern:
-``submit`` hands it a batch, and the outcome arrives through the callback that it was made with.
+A worker runs one batch at a time. What it is, a thread or a process, is nobody else's concern: ``submit``
+hands it a batch, and the outcome arrives through the callback that it was made with.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
+from ..manager.config import parse_cpus
 from ..manager.handle import ServableHandle
 from .batch import Batch, Outcome
 from .execution import run_batch
 
-#: Called from the worker's thread: worker number, batch, outcome.
+#: Called from any thread: worker number, batch, outcome.
 Finished = Callable[[int, Batch, Outcome], None]
+#: Called in the front-end thread when a worker is gone: its number, whether it died at work, and of what.
+Lost = Callable[[int, bool, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What workers need from whoever runs the front-end thread.
+
+    Attributes:
+        finished: a worker has finished a batch.
+        lost: a worker is gone. What that means comes later, from the loop: nothing changes meanwhile.
+        post: has the front-end thread call something; any thread.
+        watch: has the front-end thread call something whenever a descriptor is readable; there only.
+        unwatch: ends that; there only.
+    """
+
+    finished: Finished
+    lost: Lost
+    post: Callable[[Callable[[], None]], None]
+    watch: Callable[[int, Callable[[], None]], None]
+    unwatch: Callable[[int], None]
 
 
 class Worker(Protocol):
-    """Something that runs batches, one at a time."""
+    """Something that runs batches, one at a time. Used by the front-end thread.
+
+    Attributes:
+        productive: it has finished a batch.
+    """
+
+    productive: bool
 
     def submit(self, batch: Batch) -> None:
         """Take a batch; returns at once."""
+        ...
+
+    def check(self, now: float) -> float | None:
+        """See whether the batch in hand takes too long; when to look again, None: no need to."""
         ...
 
     def stop(self) -> None:
@@ -38,9 +72,9 @@ class Worker(Protocol):
 class ThreadWorker:
     """Runs batches in a thread of its own, which starts with the first batch."""
 
-    def __init__(self, number: int, name: str, handle: ServableHandle, finished: Finished) -> None:
+    def __init__(self, number: int, handle: ServableHandle, finished: Finished) -> None:
+        self.productive = True
         self._number = number
-        self._name = name
         self._handle = handle
         self._finished = finished
         self._inbox: SimpleQueue[Batch | None] = SimpleQueue()
@@ -49,9 +83,15 @@ class ThreadWorker:
     def submit(self, batch: Batch) -> None:
         """See :meth:`Worker.submit`."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            name = f"{self._handle.model}:{self._handle.version}#{self._number}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
         self._inbox.put(batch)
+
+    def check(self, now: float) -> float | None:
+        """A thread cannot be ended, however long it takes; see :meth:`Worker.check`."""
+        del now
+        return None
 
     def stop(self) -> None:
         """See :meth:`Worker.stop`."""
@@ -65,6 +105,50 @@ class ThreadWorker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        cpus = self._handle.config.workers.cpus
+        if cpus is not None:
+            os.sched_setaffinity(0, parse_cpus(cpus))
         while (batch := self._inbox.get()) is not None:
             self._finished(self._number, batch, run_batch(self._handle.servable, batch))
             del batch
+
+
+class Recruiter(Protocol):
+    """Brings up the workers of one version. Used by the front-end thread.
+
+    Attributes:
+        coming: workers that are on their way.
+    """
+
+    coming: int
+
+    def recruit(self) -> None:
+        """Bring up one more worker: it is enlisted now, or when it is ready."""
+        ...
+
+    def replace(self, productive: bool) -> None:
+        """Bring up one in place of a worker that died; ``productive``: it had finished a batch."""
+        ...
+
+
+class ThreadRecruiter:
+    """Threads are there at once."""
+
+    coming = 0
+
+    def __init__(
+        self, handle: ServableHandle, finished: Finished, enlist: Callable[[Callable[[int], Worker]], None]
+    ) -> None:
+        """``enlist``: takes a worker, made for the number that it is given."""
+        self._handle = handle
+        self._finished = finished
+        self._enlist = enlist
+
+    def recruit(self) -> None:
+        """See :meth:`Recruiter.recruit`."""
+        self._enlist(lambda number: ThreadWorker(number, self._handle, self._finished))
+
+    def replace(self, productive: bool) -> None:
+        """See :meth:`Recruiter.replace`."""
+        del productive
+        self.recruit()

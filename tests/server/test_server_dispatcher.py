@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
 from bundles import bundle, signature
+from desk import FakeDesk
 from fake_engine import FakeServable, identity
 from tensorwire.manager import ServableHandle
 from tensorwire.manager.config import BatchingConfig, LimitsConfig, ModelConfig, WorkersConfig
@@ -81,12 +81,10 @@ class Rig:
         )
         self.compute = noted
         self.costs = {1: 1e-5, 8: 1e-5} if costs is None else costs
-        self.finished: list[Any] = []
+        self.desk = FakeDesk()
         self.pump = Notes()
         self.publish(1)
-        self.dispatcher = Dispatcher(
-            ServingConfig(), lambda: self.snapshot, self.pump, lambda *done: self.finished.append(done)
-        )
+        self.dispatcher = Dispatcher(ServingConfig(), lambda: self.snapshot, self.pump, self.desk)
 
     def publish(self, version: int) -> None:
         servable = FakeServable("m", version, compute=self.compute)
@@ -274,7 +272,7 @@ class TestExpress:
 class TestAhead:
     def test_what_expires_in_a_workers_hand_is_answered_and_counted_as_such(self) -> None:
         rig = Rig(costs={1: 0.001, 8: 0.001}, max_batch_size=1)
-        gate, finished = threading.Event(), SimpleQueue[Any]()
+        gate = threading.Event()
         compute = rig.compute
 
         def gated(inputs: dict[str, Array]) -> list[Array]:
@@ -283,9 +281,6 @@ class TestAhead:
 
         rig.compute = gated
         rig.publish(1)
-        rig.dispatcher = Dispatcher(
-            ServingConfig(), lambda: rig.snapshot, rig.pump, lambda *done: finished.put(done)
-        )
         rig.route(1)
         rig.dispatcher.dispatch()
         (runtime,) = rig.dispatcher.runtimes()
@@ -299,7 +294,7 @@ class TestAhead:
             pass
         gate.set()
         for _ in range(5):
-            rig.dispatcher.complete(*finished.get(timeout=10))
+            rig.dispatcher.complete(*rig.desk.finished.get(timeout=10))
             rig.dispatcher.dispatch()
         assert rig.answered == [1, 3, 4, 5]
         assert [(first, code) for first, code, _ in rig.pump.errors] == [(2, StatusCode.DEADLINE_EXCEEDED)]

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from bundles import bundle, signature
+from desk import surroundings
 from fake_engine import FakeServable, identity
 from tensorwire.manager import ServableHandle
 from tensorwire.manager.config import BatchingConfig, LimitsConfig, ModelConfig, WorkersConfig
@@ -56,7 +57,9 @@ class Rig:
         self.servable = FakeServable("m", 1, compute=compute, **options)
         self.handle = ServableHandle("m", 1, self.servable, settings, costs=self.costs)
         self.done: SimpleQueue[tuple[int, Batch, Outcome]] = SimpleQueue()
-        self.runtime = VersionRuntime(self.handle, lambda *result: self.done.put(result), self.budget)
+        self.runtime = VersionRuntime(
+            self.handle, surroundings(lambda *result: self.done.put(result)), self.budget
+        )
 
     def _compute(self, inputs: dict[str, Array]) -> list[Array]:
         assert self.gate.wait(10)
@@ -204,8 +207,8 @@ class TestWorkers:
         servable = FakeServable("m", 1)
         handle = ServableHandle("m", 1, servable, config())
         done: SimpleQueue[int] = SimpleQueue()
-        worker = ThreadWorker(5, "w", handle, lambda number, *_: done.put(number))
-        runtime = VersionRuntime(handle, lambda *_: None, 0.0)
+        worker = ThreadWorker(5, handle, lambda number, *_: done.put(number))
+        runtime = VersionRuntime(handle, surroundings(), 0.0)
         worker.submit(batch(runtime, 1))
         worker.submit(batch(runtime, 2))
         worker.stop()
@@ -213,7 +216,7 @@ class TestWorkers:
         assert [done.get_nowait(), done.get_nowait()] == [5, 5]
 
     def test_one_that_never_ran_ends_at_once(self) -> None:
-        worker = ThreadWorker(0, "w", ServableHandle("m", 1, FakeServable("m", 1), config()), lambda *_: None)
+        worker = ThreadWorker(0, ServableHandle("m", 1, FakeServable("m", 1), config()), lambda *_: None)
         worker.stop()
         assert worker.join(0)
 
