@@ -6,6 +6,7 @@ Routes, admits or refuses, asks the schedulers what runs where, has it run, and 
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from .binding import Binding, describe
 from .casualties import Fate, casualties
 from .config import ServingConfig
 from .express import Express, ExpressWays, single_version
+from .fairness import IN_USE, CoreShares
 from .runtime import VersionRuntime
 from .shares import shares
 from .workers import Surroundings
@@ -79,6 +81,7 @@ class Dispatcher:
         self.draining = False
         self.overloaded = False
         self._express = ExpressWays()
+        self._shares = CoreShares(len(os.sched_getaffinity(0)))
 
     @property
     def in_flight(self) -> int:
@@ -185,6 +188,7 @@ class Dispatcher:
         return True
 
     def _enqueue(self, runtime: VersionRuntime, binding: Binding, part: Slice, now: float) -> None:
+        runtime.active_at = now
         runtime.remember(binding)
         self._admission.enter(part, runtime.load)
         runtime.scheduler.add(part, binding.key, now, together=binding.batched)
@@ -245,8 +249,10 @@ class Dispatcher:
         touched, self.touched = self.touched, {}
         for runtime in touched:
             now = time.monotonic()
-            decision = runtime.scheduler.decide(now)
-            runtime.wake_at = decision.wake_at
+            scheduler = runtime.scheduler
+            scheduler.limit = self._shares.limit(runtime, self._runtimes.values(), now)
+            decision = scheduler.decide(now)
+            runtime.wake_at = now + IN_USE if scheduler.held_back else decision.wake_at
             for part in decision.expired:
                 self._expire(runtime, part)
             for run in decision.runs:

@@ -75,6 +75,7 @@ class Express:
         begin = _clock()
         if begin < runtime.inline_from or begin >= bundle.earliest_deadline:
             return False
+        runtime.active_at = begin
         handle = runtime.handle
         if not handle.acquire():
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -78,6 +79,8 @@ class VersionRuntime:
         self.load = Load(f"model {handle.model!r}")
         self.counters = VersionCounters()
         self.wake_at: float | None = None
+        #: When its last request came.
+        self.active_at = -math.inf
         #: Not published any more.
         self.retired = False
         #: Why it was given up; empty while it serves.

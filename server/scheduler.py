@@ -14,6 +14,7 @@ way to the front end and back takes as long as a short batch there, because the 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable, KeysView
 from typing import Final, NamedTuple
@@ -107,6 +108,8 @@ class Scheduler:
         self.policy = policy
         #: Whether workers may hold a batch ahead.
         self.ahead = False
+        #: How many workers may have batches at once; others need the cores, too.
+        self.limit = math.inf
         self._lanes: dict[Hashable, _Lane] = {}
         self._idle: list[int] = []
         #: How many batches the others have in hand; those who have one only, the longest first.
@@ -121,6 +124,11 @@ class Scheduler:
     def keys(self) -> KeysView[Hashable]:
         """The batch keys of what waits."""
         return self._lanes.keys()
+
+    @property
+    def held_back(self) -> bool:
+        """Requests wait for nothing but the limit."""
+        return bool(self._lanes and self._idle) and len(self._in_hand) >= self.limit
 
     @property
     def idle_workers(self) -> int:
@@ -201,7 +209,7 @@ class Scheduler:
         runs: list[Run] = []
         wake_at = _NEVER
         held: set[Hashable] = set()
-        while self._idle and len(self._lanes) > len(held):
+        while self._idle and len(self._lanes) > len(held) and len(self._in_hand) < self.limit:
             lane = self._next_lane(held, now)
             ready_at = self._ready_at(lane)
             if ready_at > now:
