@@ -17,8 +17,8 @@ _FRESH: Final = 0.01
 class CoreShares:
     """Equal shares of the cores for the versions that are in use; at least one core each.
 
-    A version that is alone has no limit, and neither has one with cores of its own (``[workers] cpus``). What is
-    limited is what runs at once, not for how long: whoever comes may have to wait for one batch.
+    A version that is alone has no limit, and neither has one with cores of its own (``[workers] cpus``).
+    Limited is what runs at once, not for how long: whoever comes may have to wait for one batch.
     """
 
     def __init__(self, cores: int) -> None:

@@ -17,6 +17,8 @@ from ..rpc.pump import ControlMessage
 from .config import ServingConfig
 from .control import Control
 from .frontend import FrontEnd
+from .processes.servable import process_finder
+from .processes.spawner import Spawner
 
 _log = logging.getLogger("tensorwire.server")
 
@@ -41,9 +43,12 @@ class Server:
 
     def __init__(self, manager: ManagerConfig, serving: ServingConfig | None = None) -> None:
         self.config = serving or ServingConfig()
-        self.manager = Manager(manager)
+        self._spawner = Spawner()
+        self.manager = Manager(manager, finder=process_finder(self._spawner))
         self._control = Control(self.manager, self._is_ready)
-        self.front_end = FrontEnd(self.config, lambda: self.manager.snapshot, self._on_control)
+        self.front_end = FrontEnd(
+            self.config, lambda: self.manager.snapshot, self._on_control, broken=self.manager.fail
+        )
         self._started = False
 
     def __enter__(self) -> Self:
@@ -70,9 +75,11 @@ class Server:
         self.manager.on_retire = self.front_end.retire
         self.manager.on_publish = lambda _: self.front_end.reconfigure()
         self.front_end.start()
+        self._spawner.start()
         try:
             self.manager.start()
         except BaseException:
+            self._spawner.close()
             self.front_end.close()
             raise
         self._started = True
@@ -123,6 +130,7 @@ class Server:
             max(_UNLOAD_SECONDS, until - time.monotonic()) if drained else _UNLOAD_SECONDS_BUSY
         )
         self.manager.close()
+        self._spawner.close()
         return drained
 
     def _limit_unloading(self, seconds: float) -> None:
