@@ -20,8 +20,9 @@ import zmq
 
 from ..manager.memory import use_one_heap
 from ..rpc.errors import InvalidArgumentError, RpcError
+from .interpreter import tune_interpreter
 from .report import Progress, describe_available, describe_failed, describe_waiting, empty_hint, reach_warning
-from .service import Server, tune_interpreter
+from .service import Server
 from .settings import Settings, applicable, changes
 from .version import VERSION
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import sys
 import threading
 import time
 from types import TracebackType
@@ -22,11 +20,6 @@ from .processes.spawner import Spawner
 
 _log = logging.getLogger("tensorwire.server")
 
-#: Threads that want the interpreter get it after this many seconds, not after Python's 5 ms: the front
-#: end must not wait that long for a Python servable.
-_SWITCH_INTERVAL = 0.0005
-#: Objects allocated between two looks for cyclic garbage. The hot path makes no cycles.
-_GC_THRESHOLD = 100_000
 #: Seconds that unloading has when the grace time is over: with every request answered, and with batches that
 #: still run, which may never end.
 _UNLOAD_SECONDS = 5.0
@@ -144,11 +137,3 @@ class Server:
 
     def _on_control(self, message: ControlMessage) -> None:
         self._control.handle(self.front_end, message)
-
-
-def tune_interpreter() -> None:
-    """Settings of the whole process that a server wants; for a process that is nothing but a server."""
-    sys.setswitchinterval(_SWITCH_INTERVAL)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 50, 100)

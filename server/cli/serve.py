@@ -95,9 +95,9 @@ def _run(
     check: bool,
 ) -> None:
     from ...rpc.errors import RpcError
+    from ..logs import set_up_logging
     from ..serve import Service
     from ..settings import Override, Settings, assignment, flat, load_settings
-    from .logs import set_up_logging
 
     def load() -> Settings:
         overrides = [Override(key, value, flag) for key, (flag, value) in flags.items() if value is not None]

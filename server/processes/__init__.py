@@ -1,0 +1,1 @@
+"""Workers that are processes: the parent's side, and the child's."""
