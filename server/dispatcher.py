@@ -206,13 +206,16 @@ class Dispatcher:
         def finished(worker: int, batch: Batch, outcome: Outcome) -> None:
             desk.completed(runtime, worker, batch, outcome)
 
+        def enlisted() -> None:
+            self.touched[runtime] = None
+
         def lost(worker: int, at_work: bool, reason: str) -> None:
             desk.post(lambda: self.lose(runtime, worker, at_work, reason))
 
         def broken(reason: str) -> None:
             desk.post(lambda: self._give_up(runtime, reason))
 
-        around = Surroundings(finished, lost, desk.post, desk.watch, desk.unwatch)
+        around = Surroundings(finished, enlisted, lost, desk.post, desk.watch, desk.unwatch)
         runtime = VersionRuntime(handle, around, self.config.inline_budget, broken)
         self._runtimes[handle] = runtime
         handle.slot = runtime

@@ -66,7 +66,7 @@ class FrontEnd:
         self.config = config
         self._snapshot = snapshot
         self._control = control
-        self.broken = broken
+        self._broken = broken
         self._context: AnyContext = context or zmq.Context.instance()
         self._posted: deque[Callable[[], None]] = deque()
         self._finished: deque[tuple[VersionRuntime, int, Batch, Outcome]] = deque()
@@ -179,6 +179,10 @@ class FrontEnd:
         if self._watched.pop(fd, None) is not None:
             self._poller.unregister(fd)
             self._inner_poller.unregister(fd)
+
+    def broken(self, handle: ServableHandle, reason: str) -> None:
+        """See :class:`~.dispatcher.Desk`."""
+        self._broken(handle, reason)
 
     # ---------------------------------------------------------------- the loop
 

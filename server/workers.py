@@ -30,6 +30,7 @@ class Surroundings:
 
     Attributes:
         finished: a worker has finished a batch.
+        enlisted: a worker has come, and may have something to do.
         lost: a worker is gone. What that means comes later, from the loop: nothing changes meanwhile.
         post: has the front-end thread call something; any thread.
         watch: has the front-end thread call something whenever a descriptor is readable; there only.
@@ -37,6 +38,7 @@ class Surroundings:
     """
 
     finished: Finished
+    enlisted: Callable[[], None]
     lost: Lost
     post: Callable[[Callable[[], None]], None]
     watch: Callable[[int, Callable[[], None]], None]

@@ -15,7 +15,7 @@ def surroundings(finished: Finished = lambda *_: None) -> Surroundings:
     def unexpected(*_: Any) -> None:
         raise AssertionError("nobody else is needed for threads")
 
-    return Surroundings(finished, unexpected, unexpected, unexpected, unexpected)
+    return Surroundings(finished, *[unexpected] * 5)
 
 
 class FakeDesk:
