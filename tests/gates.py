@@ -57,10 +57,19 @@ class Model:
 
 
 def write(directory: Path, name: str, config: str = "") -> None:
-    """Write ``model.py``, which waits at the gate of that name and doubles what is not 13."""
+    """Write ``model.py``, which waits at the gate of that name and doubles what is not 13.
+
+    It runs in threads: the gate is an object of this process.
+    """
     directory.mkdir(parents=True)
     (directory / "model.py").write_text(_MODEL.format(name=name))
-    (directory.parent / "model.toml").write_text(config)
+    configure(directory.parent, config)
+
+
+def configure(directory: Path, config: str) -> None:
+    """Write ``model.toml`` for such a model."""
+    config = config if "[workers]" in config else f"{config}\n[workers]\n"
+    (directory / "model.toml").write_text(config.replace("[workers]", '[workers]\nkind = "thread"'))
 
 
 def fresh(name: str) -> Gate:

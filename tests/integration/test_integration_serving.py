@@ -505,11 +505,11 @@ class TestSwaps:
         rig = gated()
         futures = [rig.block(), rig.client.submit("m", x(3))]
         rig.queued(1)
-        (repository / "m" / "model.toml").write_text(SINGLE.replace("count = 1", "count = 2"))
+        gates.configure(repository / "m", SINGLE.replace("count = 1", "count = 2"))
         rig.client.control("models.rescan")
         assert rig.gate.entered()  # the second one runs beside the first
         until(lambda: stats(rig.client, "m")["workers"] == 2)
-        (repository / "m" / "model.toml").write_text(SINGLE)
+        gates.configure(repository / "m", SINGLE)
         rig.client.control("models.rescan")
         rig.gate.open()
         assert [first(future.result(LONG)) for future in futures] == [4, 6]
