@@ -1,46 +1,22 @@
-"""Python models that stop where a test wants them to: ``import gates`` works in their ``model.py`` too."""
+"""Python models that stop where a test wants them to, in whichever process they run.
+
+A gate is a lock on a file, and what has come to it is written into another.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
+import fcntl
+import json
+import os
+import time
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
-
-class Gate:
-    """Where a model waits. Open until a test closes it."""
-
-    def __init__(self) -> None:
-        self._open = threading.Event()
-        self._open.set()
-        self._entered = threading.Semaphore(0)
-        #: The values that the model has computed, a batch each.
-        self.seen: list[list[float]] = []
-
-    def close(self) -> None:
-        self._open.clear()
-
-    def open(self) -> None:
-        self._open.set()
-
-    def entered(self, seconds: float = 10.0) -> bool:
-        """Wait until a batch has arrived; each counts once."""
-        return self._entered.acquire(timeout=seconds)
-
-    def passed(self, x: np.ndarray) -> None:
-        """Called by the model."""
-        self.seen.append(x[:, 0].tolist())
-        self._entered.release()
-        if not self._open.wait(20):
-            raise AssertionError("nobody opened the gate")
-
-
-GATES: defaultdict[str, Gate] = defaultdict(Gate)
+WorkerKind = Literal["thread", "process"]
+WORKER_KINDS: tuple[WorkerKind, ...] = ("thread", "process")
 
 _MODEL = """
-import gates
+import fcntl, json, os
 
 class Model:
     inputs = [("x", "float32", (None, 2))]
@@ -48,31 +24,81 @@ class Model:
     batched = True
     concurrent = True
 
+    def load(self, directory, config):
+        self.lock = os.open({lock!r}, os.O_RDWR)
+        self.seen = os.open({seen!r}, os.O_WRONLY | os.O_APPEND)
+
     def predict(self, x):
-        gates.GATES[{name!r}].passed(x)
+        os.write(self.seen, (json.dumps(x[:, 0].tolist()) + "\\n").encode())
+        fcntl.flock(self.lock, fcntl.LOCK_SH)
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
         if (x == 13).any():
             raise ValueError("thirteen")
         return {{"y": x * 2}}
+
+    def close(self):
+        os.close(self.lock)
+        os.close(self.seen)
 """
 
 
-def write(directory: Path, name: str, config: str = "") -> None:
-    """Write ``model.py``, which waits at the gate of that name and doubles what is not 13.
+class Gate:
+    """Where a model waits. Open until a test closes it; close it for good with :meth:`discard`.
 
-    It runs in threads: the gate is an object of this process.
+    Args:
+        directory: where its files are.
+        name: of the files.
     """
-    directory.mkdir(parents=True)
-    (directory / "model.py").write_text(_MODEL.format(name=name))
-    configure(directory.parent, config)
+
+    def __init__(self, directory: Path, name: str = "gate") -> None:
+        self._lock_path, self._seen_path = directory / f"{name}.lock", directory / f"{name}.seen"
+        self._lock_path.touch()
+        self._seen_path.touch()
+        self._lock = os.open(self._lock_path, os.O_RDWR)
+        self._before = 0
+        self._counted = 0
+
+    def close(self) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def discard(self) -> None:
+        """Open it, and let go of its files."""
+        os.close(self._lock)
+
+    def forget(self) -> None:
+        """Nothing has come yet: what the warm-up sent does not count."""
+        self._before, self._counted = len(self._lines()), 0
+
+    @property
+    def seen(self) -> list[list[float]]:
+        """The values that have come, a batch each."""
+        return [json.loads(line) for line in self._lines()[self._before :]]
+
+    def entered(self, seconds: float = 10.0) -> bool:
+        """Wait until a batch has come; each counts once."""
+        until = time.monotonic() + seconds
+        while len(self._lines()) - self._before <= self._counted:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        self._counted += 1
+        return True
+
+    def write_model(self, directory: Path) -> None:
+        """Write ``model.py``, which waits here and doubles what is not 13."""
+        directory.mkdir(parents=True)
+        code = _MODEL.format(lock=str(self._lock_path), seen=str(self._seen_path))
+        (directory / "model.py").write_text(code)
+
+    def _lines(self) -> list[str]:
+        # The last line may be on its way still.
+        return self._seen_path.read_text().split("\n")[:-1]
 
 
-def configure(directory: Path, config: str) -> None:
-    """Write ``model.toml`` for such a model."""
+def configure(directory: Path, config: str, kind: WorkerKind) -> None:
+    """Write ``model.toml``, with workers of this kind."""
     config = config if "[workers]" in config else f"{config}\n[workers]\n"
-    (directory / "model.toml").write_text(config.replace("[workers]", '[workers]\nkind = "thread"'))
-
-
-def fresh(name: str) -> Gate:
-    """A new gate for a model that has loaded: its warm-up has passed the old one."""
-    gate = GATES[name] = Gate()
-    return gate
+    (directory / "model.toml").write_text(config.replace("[workers]", f'[workers]\nkind = "{kind}"'))

@@ -166,14 +166,14 @@ class ProcessServable:
         with self._lock:
             if not self._all_released.wait_for(lambda: not self._taken, _RELEASE_SECONDS):
                 _log.warning("%s:%d: workers are still in use", self._spec.model, self._spec.version)
-            processes = [*self._ready, *self._taken]
-            self._ready.clear()
+        # What is being started gives up, or is ready.
+        for thread in list(self._starters):
+            thread.join()
+        processes = [*self._ready, *self._taken]
         for process in processes:
             process.stop()
         for process in processes:
             _reap(process)
-        for thread in list(self._starters):
-            thread.join()
 
     def _start(self) -> WorkerProcess:
         return WorkerProcess.start(self._spec, stop=self._closing.is_set, spawner=self._spawner)

@@ -80,12 +80,22 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 class Gated:
     """A server with one model that waits at a gate."""
 
-    def __init__(self, serve: Serve, repository: Path, config: str, **serving: Any) -> None:
-        gates.write(repository / "m" / "1", "m", config)
+    def __init__(
+        self, serve: Serve, repository: Path, kind: gates.WorkerKind, config: str, **serving: Any
+    ) -> None:
+        self.kind: gates.WorkerKind = kind
+        self.repository = repository
+        self.gate = gates.Gate(repository.parent)
+        self.gate.write_model(repository / "m" / "1")
+        self.configure(config)
         self.server: Server = serve(repository, **serving)
-        self.gate = gates.fresh("m")
+        self.gate.forget()
         self.client = Client(self.server.endpoint, timeout=LONG)
         self.client.health()
+
+    def configure(self, config: str) -> None:
+        """Write the model's ``model.toml``."""
+        gates.configure(self.repository / "m", config, self.kind)
 
     def block(self, value: float = 2) -> Future[Any]:
         """Keep a worker busy."""
@@ -103,17 +113,22 @@ class Gated:
         return [value for batch in self.gate.seen for value in batch]
 
 
+@pytest.fixture(params=gates.WORKER_KINDS)
+def kind(request: pytest.FixtureRequest) -> gates.WorkerKind:
+    return request.param
+
+
 @pytest.fixture
-def gated(serve: Serve, repository: Path) -> Iterator[Callable[..., Gated]]:
+def gated(serve: Serve, repository: Path, kind: gates.WorkerKind) -> Iterator[Callable[..., Gated]]:
     made: list[Gated] = []
 
     def make(config: str = SINGLE, **serving: Any) -> Gated:
-        made.append(Gated(serve, repository, config, **serving))
+        made.append(Gated(serve, repository, kind, config, **serving))
         return made[-1]
 
     yield make
     for each in made:
-        each.gate.open()
+        each.gate.discard()
         each.client.close()
 
 
@@ -395,20 +410,19 @@ class TestRoutes:
             assert first(client.predict("scale", x(1, width=4), version=1)) == 10
             assert stats(client, "scale", 2)["requests"] == 20
 
-    def test_a_shadow_that_is_stuck_or_fails_harms_nobody(self, serve: Serve, repository: Path) -> None:
-        gates.write(
-            repository / "m" / "2",
-            "shadow",
+    def test_a_shadow_that_is_stuck_or_fails_harms_nobody(
+        self, serve: Serve, repository: Path, kind: gates.WorkerKind
+    ) -> None:
+        real, gate = (gates.Gate(repository.parent, name) for name in ("real", "shadow"))
+        real.write_model(repository / "m" / "1")
+        gate.write_model(repository / "m" / "2")
+        gates.configure(
+            repository / "m",
             "[versions]\npolicy = 'all'\n[route]\nshadow = '2'\n[route.targets]\n1 = 1\n"
             "[limits]\nmax_queued_rows = 4\n",
-        )
-        (repository / "m" / "1").mkdir()
-        (repository / "m" / "1" / "model.py").write_text(
-            (repository / "m" / "2" / "model.py").read_text().replace("'shadow'", "'real'")
+            kind,
         )
         server = serve(repository)
-        gates.fresh("real")
-        gate = gates.fresh("shadow")
         gate.close()
         with Client(server.endpoint, timeout=LONG) as client:
             futures = [client.submit("m", x(value)) for value in (12, 12)]
@@ -423,6 +437,8 @@ class TestRoutes:
                 client.predict("m", x(13))
             until(lambda: client.health().in_flight == 0)
             assert client._channel.stray <= 1  # of the one that was cancelled
+        real.discard()
+        gate.discard()
 
 
 class TestSwaps:
@@ -499,19 +515,17 @@ class TestSwaps:
         assert [first(future.result(LONG)) for future in futures] == [4, 6, 8]
         until(lambda: not rig.client.status())
 
-    def test_the_number_of_workers_changes_while_it_serves(
-        self, gated: Callable[..., Gated], repository: Path
-    ) -> None:
+    def test_the_number_of_workers_changes_while_it_serves(self, gated: Callable[..., Gated]) -> None:
         rig = gated()
         futures = [rig.block(), rig.client.submit("m", x(3))]
         rig.queued(1)
-        gates.configure(repository / "m", SINGLE.replace("count = 1", "count = 2"))
+        rig.configure(SINGLE.replace("count = 1", "count = 2"))
         rig.client.control("models.rescan")
-        assert rig.gate.entered()  # the second one runs beside the first
-        until(lambda: stats(rig.client, "m")["workers"] == 2)
-        gates.configure(repository / "m", SINGLE)
-        rig.client.control("models.rescan")
+        assert rig.gate.entered()  # a thread runs the second request, a process its warm-up
         rig.gate.open()
+        until(lambda: stats(rig.client, "m")["workers"] == 2)
+        rig.configure(SINGLE)
+        rig.client.control("models.rescan")
         assert [first(future.result(LONG)) for future in futures] == [4, 6]
         until(lambda: stats(rig.client, "m")["workers"] == 1)
         assert first(rig.client.predict("m", x(4))) == 8
