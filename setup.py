@@ -8,7 +8,7 @@ import importlib.util
 
 from setuptools import Extension, setup
 
-PARTS = ("libzmq", "tensors", "signatures", "groups", "framed", "replies", "receiver")
+PARTS = ("libzmq", "tensors", "signatures", "groups", "framed", "replies", "receiver", "exchange")
 
 pump = Extension(
     "tensorwire.rpc.pump.compiled",

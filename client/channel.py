@@ -61,7 +61,8 @@ class Channel:
         self._address = address
         self._fuse = fuse
         self._open: list[Envelope] = []
-        self._replies: Interner[ReplySignature] = Interner(ReplySignature)
+        #: Headers of replies that have been seen.
+        self.replies: Interner[ReplySignature] = Interner(ReplySignature)
         self.pending = Pending()
         #: None while connected; else why not.
         self.down: str | None = f"no connection to {address} yet"
@@ -167,7 +168,7 @@ class Channel:
             magic, version, kind, _, _, first_id, _, count, header_len, extra_len, limit, _, _ = prefix
             if kind == _REPLY and version == VERSION and magic == MAGIC and not frames and not extra_len:
                 rows_at = PREFIX_SIZE + header_len
-                signature = self._replies.known.get(bytes(head[PREFIX_SIZE:rows_at]))
+                signature = self.replies.known.get(bytes(head[PREFIX_SIZE:rows_at]))
                 if signature is not None and signature.layout.groupable:
                     rows_end = rows_at + 4 * count
                     if count == 1 and head[rows_at:rows_end] == _ONE_ROW:
@@ -248,7 +249,7 @@ class Channel:
                 if call is not None and not call.done():
                     call.set_result(result)
         elif prefix.kind == Kind.REPLY:
-            layout = self._replies.get(bytes(head[PREFIX_SIZE:body_end])).layout
+            layout = self.replies.get(bytes(head[PREFIX_SIZE:body_end])).layout
             rows, total, start = read_rows(head, prefix, layout)
             tensors = read_tensors(head, frames, layout, total, start, prefix.inline_limit)
             self._split(found, prefix.count, layout, tensors, rows)

@@ -8,8 +8,9 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..rpc.ends import Deliver, make_receiver, make_sender
+from ..rpc.ends import Deliver, Exchange, make_exchange, make_receiver, make_sender
 from ..rpc.transport import AnyContext, connect, descriptor, new_dealer, plain_send, readable
+from ..rpc.wire.header import Interner, ReplySignature
 from ..rpc.wire.message import Buffer
 from .channel import Channel
 
@@ -41,6 +42,14 @@ class Link:
         except BaseException:
             self.close()
             raise
+
+    def exchange(self, replies: Interner[ReplySignature], spin: float) -> Exchange | None:
+        """What a caller that is alone sends, waits and reads with; None where there is no such thing."""
+        return make_exchange(self._socket, self.fd, replies, spin)
+
+    def lent(self) -> None:
+        """The socket was used by an exchange, which may have sent large frames."""
+        self._unsettled = True
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send one message. Never blocks: the pipe has no limit, what is pending is bounded by timeouts."""

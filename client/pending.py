@@ -10,6 +10,7 @@ from ..rpc.errors import RpcError
 #: Ids of one message are consecutive; the message's number stands above these bits.
 ID_BITS: Final = 16
 _ID_MASK: Final = (1 << ID_BITS) - 1
+_NEVER: Final = float("inf")
 
 
 class Call(Protocol):
@@ -53,20 +54,30 @@ class Pending:
         self._deadlines: list[tuple[float, int]] = []
         self._next = 1
 
+    def reserve(self) -> int:
+        """A number for an envelope, which may be registered with :meth:`adopt` later, or never."""
+        number = self._next
+        self._next = number + 1
+        return number
+
     def add(self, envelope: Envelope, now: float) -> int:
         """Register an envelope that is being sent; returns its first id."""
-        number = envelope.number = self._next
-        self._next = number + 1
+        number = self.reserve()
+        self.adopt(envelope, number, _NEVER if envelope.timeout is None else now + envelope.timeout)
+        return number << ID_BITS
+
+    def adopt(self, envelope: Envelope, number: int, deadline: float) -> None:
+        """Register an envelope under a number that was reserved."""
+        envelope.number = number
         envelope.open = len(envelope.calls)
         self.envelopes[number] = envelope
-        if envelope.timeout is not None:
-            envelope.deadline = now + envelope.timeout
+        if deadline != _NEVER:
+            envelope.deadline = deadline
             heapq.heappush(self._deadlines, (envelope.deadline, number))
             if len(self._deadlines) > 1024 and len(self._deadlines) > 4 * len(self.envelopes):
                 # Answered envelopes leave their deadlines behind.
                 self._deadlines = [entry for entry in self._deadlines if entry[1] in self.envelopes]
                 heapq.heapify(self._deadlines)
-        return number << ID_BITS
 
     def find(self, request_id: int, count: int) -> tuple[Envelope, int] | None:
         """The envelope that ``count`` ids from ``request_id`` on belong to, and the index of the first."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final, Self, cast
 
-import numpy.typing as npt
 import zmq
 
 from ..rpc.errors import InvalidArgumentError, RpcError, UnavailableError, error_from_code
@@ -18,23 +15,18 @@ from ..rpc.transport import AnyContext
 from .background import Background
 from .channel import Channel
 from .futures import Callbacks, CallFuture, Waiter
+from .gate import Gate
+from .lead import Lead
 from .link import Link
+from .lone import Lone, Outputs
 from .pending import Call, Envelope
 from .requests import Inputs, Template, Templates, encode_extra
 from .results import Health, ModelMetadata, VersionStatus, converted
 from .sentinel import DEFAULT, DefaultTimeout, resolved
 from .sleeper import Sleeper
 
-Outputs = dict[str, npt.NDArray[Any]]
-
-
-#: Longest that a blocked caller sleeps before it looks whether its call has expired, in seconds.
-_LONGEST_WAIT: Final = 3600.0
-_NEVER: Final = float("inf")
 #: Nobody gains from looking longer than this, in seconds.
 _LONGEST_SPIN: Final = 1.0
-#: Seconds that ``close()`` waits for a caller to leave the socket; it was woken, so it takes no time at all.
-_DEPARTURE: Final = 5.0
 
 
 class Client:
@@ -72,30 +64,23 @@ class Client:
         self._context: AnyContext = context or zmq.Context.instance()
         self._channel = Channel(address, fuse)
         self._templates = Templates()
-        #: Guards link and channel. Held for the time of a send or a receive, never while waiting.
-        self._mutex = threading.Lock()
+        #: Guards link, channel and lead. Held for the time of a send or a receive, and for longer by a lone
+        #: caller only, who lets go when somebody else comes.
+        self._gate = Gate()
+        self._lead = Lead(self._channel.pending)
         self._outbox: deque[tuple[Call, Template, list[Any], float | None]] = deque()
         self._link: Link | None = None
-        #: Somebody waits at the socket's descriptor and will deliver what arrives: a caller, or else the
-        #: background thread.
-        self._led = False
-        self._leader: Waiter | None = None
-        #: Until when whoever leads may sleep.
-        self._alarm = _NEVER
+        self._lone: Lone | None = None
         self._background: Background | None = None
         self._callbacks: Callbacks | None = None
         self._closed = False
-        self._departed = threading.Event()
-        self._sleeper: Sleeper | None = None
 
     def __enter__(self) -> Self:
-        with self._mutex:
+        with self._gate:
             self._connect()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     # ---------------------------------------------------------------- calls
@@ -134,19 +119,16 @@ class Client:
                 shape), NotFoundError, ResourceExhaustedError (overload), DeadlineExceededError,
                 UnavailableError (no server, or it is shutting down), InternalError (the model failed).
         """
-        extra = encode_extra(routing_key, priority, metadata)
+        extra = b""
+        if routing_key is not None or priority or metadata is not None:
+            extra = encode_extra(routing_key, priority, metadata)
         template, arrays = self._templates.get(model, inputs, version, label, outputs, extra)
-        waiter = Waiter()
-        limit = resolved(timeout, self._timeout)
-        try:
-            if not self._outbox and self._mutex.acquire(blocking=False):
-                self._send_single(waiter, template, arrays, limit)
-            else:
-                self._submit(waiter, template, arrays, limit)
-        except BaseException:
-            self._give_up(waiter)
-            raise
-        return self._wait(waiter)
+        lone = self._lone
+        if lone is not None:
+            found = lone.call(template, arrays, self._timeout if timeout is DEFAULT else timeout)
+            if found is not None:
+                return found if isinstance(found, dict) else self._wait(found)
+        return self._call(template, arrays, resolved(timeout, self._timeout))
 
     def submit(
         self,
@@ -201,9 +183,8 @@ class Client:
         timeout: float | DefaultTimeout | None = DEFAULT,
     ) -> Any:
         """An administrative call (docs/protocol.md lists the methods); the result as msgpack types."""
-        waiter = Waiter()
-        limit = resolved(timeout, self._timeout)
-        with self._mutex:
+        waiter, limit = Waiter(), resolved(timeout, self._timeout)
+        with self._gate:
             link = self._connect()
             frame = self._channel.control(waiter, method, dict(params or {}), limit, time.monotonic())
             link.send((frame,))
@@ -212,26 +193,26 @@ class Client:
 
     def close(self) -> None:
         """Fail what is pending with UNAVAILABLE, close the connection, end the background threads."""
-        with self._mutex:
+        with self._gate:
             self._closed = True
+            lone, self._lone = self._lone, None
+            if lone is not None:
+                lone.close()
             self._send_outbox()
             self._channel.fail_all("the client was closed")
             background, self._background = self._background, None
             callbacks, self._callbacks = self._callbacks, None
-            leading = self._leader is not None
-            self._wake_leader()
+            leading = self._lead.dismiss()
         if background is not None:
             background.stop()
         if leading:
             # Its poll must not find the descriptors of somebody else in the place of closed ones.
-            self._departed.wait(_DEPARTURE)
-        with self._mutex:
+            self._lead.depart()
+        with self._gate:
             link, self._link = self._link, None
             if link is not None:
                 link.close()
-            if self._sleeper is not None:
-                self._sleeper.close()
-                self._sleeper = None
+            self._lead.close()
         if callbacks is not None:
             callbacks.stop()
 
@@ -243,10 +224,27 @@ class Client:
             raise UnavailableError("the client was closed")
         if self._link is None:
             self._link = Link(self._context, self._address)
-            self._sleeper = Sleeper(self._link.fd, self._spin)
-            self._background = Background(self._link, self._watch, self._poll_ms)
+            self._lead.sleeper = Sleeper(self._link.fd, self._spin)
+            exchange = self._link.exchange(self._channel.replies, self._spin)
+            if exchange is not None:
+                self._lone = Lone(
+                    exchange, self._link, self._channel, self._gate, self._lead, self._outbox, self._give_up
+                )
+            self._background = Background(self._link, self._watch, self._sleep_ms)
             self._background.start()
         return self._link
+
+    def _call(self, template: Template, arrays: list[Any], timeout: float | None) -> Outputs:
+        waiter = Waiter()
+        try:
+            if not self._outbox and self._gate.lock.acquire(blocking=False):
+                self._send_single(waiter, template, arrays, timeout)
+            else:
+                self._submit(waiter, template, arrays, timeout)
+        except BaseException:
+            self._give_up(waiter)
+            raise
+        return self._wait(waiter)
 
     def _send_single(
         self, waiter: Waiter, template: Template, arrays: list[Any], timeout: float | None
@@ -257,30 +255,28 @@ class Client:
             link = self._connect() if self._closed or self._link is None else self._link
             _, frames = self._channel.single(waiter, template, arrays, timeout, time.monotonic())
             link.send(frames)
-            if self._led:
+            if self._lead.taken:
                 self._deliver(link)
             else:
-                # Whoever leads looks at the socket before it sleeps.
-                self._led, self._leader = True, waiter
+                self._lead.take(waiter)
         finally:
-            self._mutex.release()
+            self._gate.lock.release()
 
     def _submit(self, call: Call, template: Template, arrays: list[Any], timeout: float | None) -> None:
         self._outbox.append((call, template, arrays, timeout))
         # Without waiting, so that calls queue up while another thread is sending. The caller looks into the
         # outbox again before it waits for its answer.
-        if self._mutex.acquire(blocking=False):
+        if self._gate.lock.acquire(blocking=False):
             try:
                 self._send_outbox()
             finally:
-                self._mutex.release()
+                self._gate.lock.release()
 
     def _send_outbox(self) -> None:
         """Send what has queued up. Called under the mutex."""
-        outbox = self._outbox
+        outbox, channel = self._outbox, self._channel
         if not outbox:
             return
-        channel = self._channel
         try:
             link = self._connect()
         except RpcError as error:
@@ -301,32 +297,18 @@ class Client:
         """Read what has arrived, as somebody who does not lead. Called under the mutex, after every send:
         sending can swallow the signal that something has arrived."""
         link.receive(self._channel.receive)
-        self._nudge()
-
-    def _nudge(self) -> None:
-        """Wake the caller that leads if somebody else has finished its call. Called under the mutex."""
-        if self._leader is not None and self._leader.finished:
-            self._wake_leader()
-
-    def _wake_leader(self) -> None:
-        if self._leader is not None and self._sleeper is not None:
-            self._sleeper.wake()
-
-    def _receive(self) -> None:
-        with self._mutex:
-            if self._link is not None:
-                self._link.receive(self._channel.receive)
-                self._channel.expire(time.monotonic())
+        self._lead.nudge()
 
     def _wait(self, waiter: Waiter) -> Any:
+        lead = self._lead
         try:
-            if self._leader is not waiter and not waiter.finished:
-                with self._mutex:
+            if lead.caller is not waiter and not waiter.finished:
+                with self._gate:
                     self._send_outbox()
-                    if not self._led and not waiter.finished:
-                        self._led, self._leader = True, waiter
-            if self._leader is waiter:
-                self._lead(waiter)
+                    if not lead.taken and not waiter.finished:
+                        lead.take(waiter)
+            if lead.caller is waiter:
+                self._deliver_all(waiter)
             elif not waiter.finished:
                 self._follow(waiter)
         except BaseException:
@@ -336,14 +318,19 @@ class Client:
 
     def _give_up(self, waiter: Waiter) -> None:
         """After a KeyboardInterrupt, say: nobody will ask for the answer."""
-        self._step_down(waiter)
-        self._abandon(waiter)
+        with self._gate:
+            try:
+                for envelope in list(self._channel.pending.envelopes.values()):
+                    if waiter in envelope.calls:
+                        self._send_cancel(envelope, waiter)
+            finally:
+                self._lead.step_down(waiter, self._background)
 
-    def _lead(self, waiter: Waiter) -> None:
-        """Deliver what arrives until the own answer is there."""
-        mutex, channel = self._mutex, self._channel
+    def _deliver_all(self, waiter: Waiter) -> None:
+        """Lead: deliver what arrives until the own answer is there."""
+        gate, lead, channel = self._gate, self._lead, self._channel
         while not waiter.finished:
-            with mutex:
+            with gate:
                 # What queued up while the mutex was held for the caller's own message.
                 if self._outbox:
                     self._send_outbox()
@@ -353,68 +340,38 @@ class Client:
                     channel.expire(time.monotonic())
                 if arrived or waiter.finished:
                     continue
-                sleep_ms, sleeper = self._sleep_ms(), self._sleeper
+                sleep_ms, sleeper = lead.sleep_ms(), lead.sleeper
             # There as long as somebody leads: close() waits for his departure.
             assert sleeper is not None
             sleeper.sleep(sleep_ms)
-        self._step_down(waiter)
-
-    def _step_down(self, waiter: Waiter) -> None:
-        """Leave it to the background thread to deliver what others wait for."""
-        with self._mutex:
-            if self._leader is not waiter:
-                return
-            self._leader = None
-            if self._closed:
-                self._departed.set()
-            if self._channel.pending.envelopes and self._background is not None:
-                self._background.lead()
-            else:
-                self._led = False
+        with gate:
+            lead.step_down(waiter, self._background)
 
     def _follow(self, waiter: Waiter) -> None:
         """Wait for somebody else to deliver the answer."""
-        while not waiter.wait(self._seconds_to_deadline()):
-            self._receive()
-            with self._mutex:
-                self._nudge()
+        with self._gate:
+            seconds = self._lead.seconds_to_deadline()
+        while not waiter.wait(seconds):
+            with self._gate:
+                if self._link is not None:
+                    self._link.receive(self._channel.receive)
+                    self._channel.expire(time.monotonic())
+                self._lead.nudge()
+                seconds = self._lead.seconds_to_deadline()
 
     def _lead_in_background(self) -> None:
-        with self._mutex:
+        with self._gate:
             self._send_outbox()
-            deadline = self._channel.pending.next_deadline()
-            if self._background is None:
-                return
-            if not self._led:
-                if self._channel.pending.envelopes:
-                    self._led = True
-                    self._background.lead()
-            elif deadline is not None and deadline < self._alarm:
-                # Whoever leads sleeps until a later deadline than that of the new call.
-                if self._leader is None:
-                    self._background.wake()
-                self._wake_leader()
-
-    def _seconds_to_deadline(self) -> float:
-        with self._mutex:
-            deadline = self._channel.pending.next_deadline()
-        if deadline is None:
-            return _LONGEST_WAIT
-        return min(_LONGEST_WAIT, max(0.001, deadline - time.monotonic()))
-
-    def _poll_ms(self) -> int:
-        with self._mutex:
-            return self._sleep_ms()
+            if self._background is not None:
+                self._lead.entrust(self._background)
 
     def _sleep_ms(self) -> int:
-        """How long whoever leads may sleep. Called under the mutex."""
-        deadline = self._channel.pending.next_deadline()
-        self._alarm = _NEVER if deadline is None else deadline
-        return int(min(_LONGEST_WAIT, max(0.0, self._alarm - time.monotonic())) * 1e3) + 1
+        with self._gate:
+            return self._lead.sleep_ms()
 
     def _watch(self) -> None:
         """What the background thread does whenever it is woken."""
-        with self._mutex:
+        with self._gate:
             link, background, channel = self._link, self._background, self._channel
             if link is None or background is None:
                 return
@@ -422,10 +379,8 @@ class Client:
             if background.leading:
                 link.receive(channel.receive)
                 channel.expire(time.monotonic())
-                if not channel.pending.envelopes:
-                    background.leading = False
-                    self._led = False
-            self._nudge()
+                self._lead.rest(background)
+            self._lead.nudge()
 
     def _completer(self) -> Callbacks:
         """Called under the mutex."""
@@ -433,14 +388,8 @@ class Client:
             self._callbacks = Callbacks()
         return self._callbacks
 
-    def _abandon(self, call: Call) -> None:
-        with self._mutex:
-            for envelope in list(self._channel.pending.envelopes.values()):
-                if call in envelope.calls:
-                    self._send_cancel(envelope, call)
-
     def _cancel(self, envelope: Envelope, call: Call) -> None:
-        with self._mutex:
+        with self._gate:
             self._send_cancel(envelope, call)
 
     def _send_cancel(self, envelope: Envelope, call: Call) -> None:

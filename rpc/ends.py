@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+import numpy.typing as npt
 import zmq
 
 from .pump.choice import pump_kind
 from .transport import readable
+from .wire.header import Interner, ReplySignature
 from .wire.message import Buffer
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -19,6 +21,8 @@ _COPIED_NBYTES: Final = 4096
 #: Called with each message: its head frame, and the others. None of them can be written to: the results of
 #: several calls share one message's memory.
 Deliver = Callable[[bytes | memoryview, Sequence[memoryview]], None]
+#: The same two, as a value.
+Message = tuple[bytes | memoryview, Sequence[memoryview]]
 
 
 class Sender(Protocol):
@@ -42,6 +46,57 @@ class Receiver(Protocol):
 
     def all(self, deliver: Deliver) -> None:
         """Read until nothing is there."""
+        ...
+
+
+class Exchange(Protocol):
+    """Sends one request and waits for its reply, without the interpreter lock while it waits.
+
+    Used by one thread at a time, which nobody else may send or read beside; only :meth:`disturb` and
+    :meth:`handles_signal` may be called by others, at any time.
+
+    Attributes:
+        deadline: until when the last call waits, on the clock of ``time.monotonic``; infinity: for ever.
+    """
+
+    @property
+    def deadline(self) -> float: ...
+
+    def call(
+        self, number: int, tail: bytes, tensor: npt.NDArray[Any], timeout: float | None
+    ) -> dict[str, npt.NDArray[Any]] | Message | None:
+        """Send a request of one tensor, and wait.
+
+        Args:
+            number: of the message: its id is this above 16 zero bits.
+            tail: what follows the id in the head frame, up to the tensor.
+            tensor: what stands in the head frame or, if it is larger than ``INLINE_LIMIT``, in one of its
+                own. It is kept until it is sent.
+            timeout: seconds; None: no limit.
+
+        Returns:
+            The outputs, as read-only views of the message, if the first one that comes is the reply, in one
+            frame and with a known header, whose tensors have rows and elements of fixed size. Any other
+            message is returned as it is. None: the deadline has passed, another thread calls, or nothing was
+            sent as the tensor is not in one piece. :meth:`leave` tells whether the answer is still to come.
+
+        Raises:
+            zmq.ZMQError: the socket is closed, or its context is terminated.
+            BaseException: what a signal handler raises.
+        """
+        ...
+
+    def leave(self) -> bool:
+        """Whether the last call was sent and not answered; it is not this object's any more."""
+        ...
+
+    def disturb(self) -> None:
+        """End the wait: that of the call that is under way, or else of the next one."""
+        ...
+
+    def handles_signal(self) -> bool:
+        """Whether the caller's thread is in a call, which stands still while a signal handler runs. If that
+        calls :meth:`leave`, the call returns None after it, without using the socket again."""
         ...
 
 
@@ -118,3 +173,20 @@ def make_receiver(socket: zmq.Socket[bytes]) -> Receiver:
     from .pump.compiled import Receiver as CompiledReceiver
 
     return CompiledReceiver(socket)
+
+
+def make_exchange(
+    socket: zmq.Socket[bytes], fd: int, replies: Interner[ReplySignature], spin: float
+) -> Exchange | None:
+    """What exchanges a request for its reply through a DEALER; None where the pump is in plain Python.
+
+    Args:
+        fd: the socket's own descriptor.
+        replies: the headers that are known. Its owner adds to them.
+        spin: seconds to look again and again before it sleeps, see :class:`tensorwire.client.Client`.
+    """
+    if pump_kind() == "python":
+        return None
+    from .pump.compiled import Exchange as CompiledExchange
+
+    return CompiledExchange(socket, fd, replies.known, spin)

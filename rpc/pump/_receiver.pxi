@@ -1,6 +1,33 @@
 # Reading at a client's end: messages as they are, without an object of pyzmq's for each frame.
 
 
+cdef object _head(msg_t *message):
+    """The bytes of a head frame, which nobody can write to."""
+    cdef Frame frame
+    cdef size_t size = msg_size(message)
+    if size <= COPIED_NBYTES:
+        return PyBytes_FromStringAndSize(<char *> msg_data(message), size)
+    frame = Frame()
+    msg_copy(&frame.message, message)
+    return memoryview(frame).toreadonly()
+
+
+cdef list _rest(void *handle):
+    """The message's further frames: libzmq hands out whole messages, so all of them are there."""
+    cdef list frames = []
+    cdef Frame frame
+    cdef int error
+    cdef bint more = True
+    while more:
+        frame = Frame()
+        error = _recv(&frame.message, handle)
+        if error:
+            raise _zmq_error(error)
+        more = msg_more(&frame.message)
+        frames.append(memoryview(frame).toreadonly())
+    return frames
+
+
 cdef class Receiver:
     """See :class:`tensorwire.rpc.ends.Receiver`."""
 
@@ -22,7 +49,6 @@ cdef class Receiver:
 
     cdef bint pass_on(self, deliver) except -1:
         cdef msg_t message
-        cdef Frame frame
         cdef int error
         if self.socket.closed:
             raise zmq.ZMQError(zmq.ENOTSOCK)
@@ -34,28 +60,7 @@ cdef class Receiver:
                 return False
             raise _zmq_error(error)
         cdef bint more = msg_more(&message)
-        cdef size_t size = msg_size(&message)
-        if size <= COPIED_NBYTES:
-            head = PyBytes_FromStringAndSize(<char *> msg_data(&message), size)
-        else:
-            frame = Frame()
-            msg_copy(&frame.message, &message)
-            head = memoryview(frame).toreadonly()
+        head = _head(&message)
         msg_close(&message)
-        deliver(head, self.rest() if more else ())
+        deliver(head, _rest(self.handle) if more else ())
         return True
-
-    cdef list rest(self):
-        """The message's further frames: libzmq hands out whole messages, so all of them are there."""
-        cdef list frames = []
-        cdef Frame frame
-        cdef int error
-        cdef bint more = True
-        while more:
-            frame = Frame()
-            error = _recv(&frame.message, self.handle)
-            if error:
-                raise _zmq_error(error)
-            more = msg_more(&frame.message)
-            frames.append(memoryview(frame).toreadonly())
-        return frames

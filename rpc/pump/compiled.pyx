@@ -22,15 +22,20 @@ except ImportError:  # NumPy 1
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EHOSTUNREACH, EINTR, ENOMEM
+from libc.errno cimport errno as c_errno
 from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 from posix.stdlib cimport posix_memalign
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close as c_close
 
 from ..errors import RpcError
 from ..wire.header import MAX_TENSOR_NBYTES, Interner, Signature
@@ -57,6 +62,7 @@ include "_groups.pxi"
 include "_framed.pxi"
 include "_replies.pxi"
 include "_receiver.pxi"
+include "_exchange.pxi"
 
 #: Messages read before the GIL is released: for a few it would cost more than it is worth to anybody.
 cdef Py_ssize_t HELD_MESSAGES = 8

@@ -29,6 +29,17 @@ class TestAnswers:
         assert pending.find(ids[0] + 2, 1) == (first, 2)
         assert pending.find(ids[1], 3) == (second, 0)
 
+    def test_a_number_that_was_reserved(self) -> None:
+        pending = Pending()
+        unused, number = pending.reserve(), pending.reserve()
+        made = envelope()
+        pending.adopt(made, number, 5.0)
+        assert pending.add(envelope(), 0.0) == (number + 1) << ID_BITS
+        assert pending.find(unused << ID_BITS, 1) is None
+        assert pending.find(number << ID_BITS, 1) == (made, 0)
+        assert pending.next_deadline() == made.deadline == 5.0
+        assert pending.expired(5.0) == [made]
+
     def test_all_at_once(self) -> None:
         pending = Pending()
         made = envelope(3)

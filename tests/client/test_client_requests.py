@@ -257,6 +257,17 @@ class TestTemplates:
         inputs = other.pop("inputs", {"x": np.zeros((1, 4))})
         assert template(inputs, templates, **other)[0] is not first
 
+    def test_models_and_kinds_that_take_turns_keep_their_own(self) -> None:
+        templates = Templates()
+        kinds = [(model, np.zeros((1, width))) for model in ("a", "b") for width in (1, 2)]
+        first = [templates.get(model, {"x": x}, None, None, None, b"")[0] for model, x in kinds]
+        assert len(set(map(id, first))) == 4
+        for _ in range(2):
+            for made, (model, x) in zip(first, kinds, strict=True):
+                again, arrays = templates.get(model, {"x": x}, None, None, None, b"")
+                assert again is made
+                assert arrays == [x]
+
     def test_inputs_in_another_order_keep_their_names(self) -> None:
         templates = Templates()
         a, b = np.zeros((1, 4)), np.ones((1, 4))
@@ -268,7 +279,9 @@ class TestTemplates:
         templates = Templates()
         for length in range(5000):
             template({"x": np.zeros((1, length), np.uint8)}, templates)
+            templates.get(f"m{length}", {"x": np.zeros((1, 1))}, None, None, None, b"")
         assert len(templates._known) <= 4096
+        assert len(templates._last) <= 4096
 
     def test_rows(self) -> None:
         def layout(**inputs: Any) -> tuple[bool, tuple[tuple[int, ...], ...]]:
