@@ -93,12 +93,15 @@ class VersionRuntime:
         batching, limits = config.batching, config.limits
         self.max_batch_size = batching.max_batch_size or 1
         self.scheduler.policy = BatchPolicy(self.max_batch_size, batching.max_queue_delay)
+        self._cost.limit(self.max_batch_size)
+        self.load.row_seconds = self._cost.row_seconds
         self.load.max_queued_rows = limits.max_queued_rows
         self.load.max_in_flight = limits.max_in_flight
         #: Largest bundle, in rows, that may run the moment it arrives; 0: all wait for company.
         self.express_rows = 0 if batching.max_queue_delay else min(self._inline_rows, self.max_batch_size)
         #: The only numbers of rows that need no padding; empty: all.
         self.padded = frozenset(batching.allowed_batch_sizes)
+        self._allowed = batching.allowed_batch_sizes
         self._resize(config.workers.count or 1)
         return True
 
@@ -161,8 +164,7 @@ class VersionRuntime:
 
     def batch(self, binding: Binding, parts: list[Slice], rows: int, now: float) -> Batch:
         """Something to execute."""
-        allowed = self.handle.config.batching.allowed_batch_sizes
-        return Batch(binding, parts, rows, self.max_batch_size, allowed, now)
+        return Batch(binding, parts, rows, self.max_batch_size, self._allowed, now)
 
     def runs_inline(self, run: Run, now: float) -> bool:
         """Whether a batch is so short that handing it to a thread would cost more than running it."""
