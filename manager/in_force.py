@@ -70,10 +70,16 @@ class VersionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one model. ``transition``: how its versions are loaded again."""
+    """The settings of one model.
+
+    Attributes:
+        transition: how its versions are loaded again.
+        problem: why its directory or its model.toml could not be used.
+    """
 
     model: str
     transition: str
+    problem: str = ""
     settings: tuple[Setting, ...]
     versions: tuple[VersionSettings, ...] = ()
 
@@ -89,6 +95,7 @@ def model_settings(
     return ModelSettings(
         model=file.name,
         transition=file.config.versions.transition,
+        problem=file.problem,
         settings=tuple(_setting(key, wanted[key], file, intent) for key in KEYS),
         versions=tuple(
             _version(line, serving.get(line.version), wanted) for line in status if line.version >= 0

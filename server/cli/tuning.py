@@ -167,8 +167,10 @@ class _Command:
 
 
 def followed(client: Client, before: ModelSettings) -> Verdict:
-    """Every version that serves runs with what is wanted, or will not."""
+    """Every version that serves, or did, runs with what is wanted, or will not."""
     known = {(version.version, version.reason) for version in before.versions if version.failed}
+    # They may wait for ever, for their files or for memory; what is wanted holds when they load.
+    not_there = {version.version for version in before.versions if version.pending and not version.values}
 
     def verdict(seen: Look) -> str | None:
         del seen
@@ -176,7 +178,8 @@ def followed(client: Client, before: ModelSettings) -> Verdict:
         for version in found.versions:
             count = version.values.get("workers.count")
             # Those that are too many leave when they have finished their batch.
-            if version.pending or (count is not None and version.workers not in (None, count)):
+            leaving = count is not None and version.workers not in (None, count)
+            if leaving or (version.pending and version.version not in not_there):
                 return None
         failed = [v for v in found.versions if v.failed and (v.version, v.reason) not in known]
         return "; ".join(f"{found.model}:{v.version} {v.state} ({v.reason})" for v in failed)
@@ -261,7 +264,7 @@ def _beyond(found: ModelSettings) -> str:
 
 def _print_workers(found: ModelSettings) -> None:
     if not found.versions:
-        typer.echo("no version serves")
+        typer.echo(found.problem or "no version serves")
         return
     shown = table("version", "state", "workers now", "reason", right=("version", "workers now"))
     for version in found.versions:
@@ -271,6 +274,8 @@ def _print_workers(found: ModelSettings) -> None:
 
 
 def _print_reasons(found: ModelSettings) -> None:
+    if found.problem and not found.versions:
+        typer.echo(found.problem)
     for version in found.versions:
         if version.reason:
             typer.echo(f"{found.model}:{version.version} {version.state}: {version.reason}")
