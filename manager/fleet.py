@@ -107,9 +107,23 @@ class Fleet:
             if current is None or self._replaced(current, candidate, group.scan.config, reloads):
                 if current is not None:
                     current.aspired = False
+                current = self._taken_back(group, candidate, reloads)
+            if current is None:
                 group.members.append(self._member(group, candidate, reloads))
             else:
                 self._update(current, candidate, group.scan.config)
+
+    def _taken_back(self, group: ModelGroup, candidate: Candidate, reloads: int) -> Member | None:
+        """What serves still, because its replacement did not come, and is as it should be after all.
+
+        A load would take time, and memory that may not be there, to come to the same.
+        """
+        for member in group.members:
+            serves = member.harness.version == candidate.version and member.harness.state is State.AVAILABLE
+            if serves and not self._replaced(member, candidate, group.scan.config, reloads):
+                member.aspired = True
+                return member
+        return None
 
     def _replaced(self, member: Member, candidate: Candidate, config: ModelConfig, reloads: int) -> bool:
         """Whether the version needs a new harness for the new files, configuration or wish."""

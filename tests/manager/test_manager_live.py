@@ -118,9 +118,40 @@ def test_a_load_that_fails_keeps_the_old_version_and_says_why(world: World) -> N
     assert found.values["engine.intra_op_threads"] == 1
     assert setting(world, "engine.intra_op_threads").value == 512
     tune(world, reset=EVERYTHING)
-    world.settle()
     assert world.status(1).reason == ""
-    assert handle(world).config.engine.intra_op_threads == 1
+    assert not version(world).failed
+    world.settle()
+    # It had what was asked for all the time.
+    assert handle(world) is before
+    assert len(world.engine.loads) == 2
+    assert world.engine.alive() == [("m", 1)]
+
+
+def test_a_load_that_finds_no_memory_can_be_called_off() -> None:
+    world = World(ram_budget=150)
+    world.put("m", 1)
+    world.settle()
+    before = handle(world)
+    tune(world, engine_intra_op_threads=2)
+    world.run()
+    assert "its replacement is WAITING: waits for memory" in version(world).reason
+    tune(world, reset=EVERYTHING)
+    assert not version(world).pending
+    world.settle()
+    assert handle(world) is before
+    assert world.controller.budget.used == 100
+
+
+def test_a_load_under_way_can_be_called_off(world: World) -> None:
+    world.settle()
+    before = handle(world)
+    tune(world, engine_intra_op_threads=2)
+    tune(world, reset=("engine",), workers_count=3)
+    assert not version(world).pending
+    world.settle()
+    assert handle(world) is before
+    assert before.config.workers.count == 3
+    assert world.engine.alive() == [("m", 1)]
 
 
 # --- batch sizes -------------------------------------------------------------------------------------------
