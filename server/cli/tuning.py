@@ -116,7 +116,7 @@ class _Command:
     def run(self, address: str, *, quiet: bool) -> ModelSettings:
         """Do it; the settings at the end. Tells what has changed, and when, unless ``quiet``."""
         with connected(address, _COMMAND_TIMEOUT) as client:
-            before = _ask(client, self._model)
+            before = ask(client, self._model)
             if not self.changes:
                 return before
             begun = time.monotonic()
@@ -124,7 +124,7 @@ class _Command:
                 "models.set", {"model": self._model, "values": self._values, "reset": list(self._reset)}
             )
             problem = "" if self._timeout is None else self._wait(client, before, self._timeout)
-            after = _ask(client, self._model)
+            after = ask(client, self._model)
             seconds = time.monotonic() - begun
         if not quiet:
             self._tell(before, after)
@@ -174,7 +174,7 @@ def followed(client: Client, before: ModelSettings) -> Verdict:
 
     def verdict(seen: Look) -> str | None:
         del seen
-        found = _ask(client, before.model)
+        found = ask(client, before.model)
         for version in found.versions:
             count = version.values.get("workers.count")
             # Those that are too many leave when they have finished their batch.
@@ -187,7 +187,8 @@ def followed(client: Client, before: ModelSettings) -> Verdict:
     return verdict
 
 
-def _ask(client: Client, model: str) -> ModelSettings:
+def ask(client: Client, model: str) -> ModelSettings:
+    """The settings of a model at this moment."""
     import msgspec
 
     from ...manager.in_force import ModelSettings

@@ -14,7 +14,8 @@ from tensorwire.client import Client
 from tensorwire.manager.tuning import KEYS
 from tensorwire.rpc.errors import InvalidArgumentError, NotFoundError
 from tensorwire.server import Server
-from tensorwire.server.cli.tuning import followed
+from tensorwire.server.cli.tuning import ask, followed
+from tensorwire.server.cli.waiting import Look
 
 Serve = Callable[..., Server]
 
@@ -175,7 +176,6 @@ def test_all_valid_or_nothing_changed(run: Run) -> None:
 
 def test_a_load_that_fails_is_told_and_the_old_version_goes_on(run: Run) -> None:
     output = run("settings", "small", "batching.max_batch_size=128", status=1)
-    assert output.startswith("batching.max_batch_size: 64, wanted: 64 -> 64, wanted: 128\n") is False
     assert output.startswith("batching.max_batch_size: 64 -> 64, wanted: 128\n")
     assert "error: small:1 AVAILABLE (its replacement is FAILED: INVALID_ARGUMENT: cannot be" in output
     output = run("settings", "small")
@@ -288,11 +288,8 @@ class Answers:
 
 
 def verdicts(before: dict[str, Any], *after: dict[str, Any]) -> list[str | None]:
-    from tensorwire.server.cli.tuning import _ask
-    from tensorwire.server.cli.waiting import Look
-
     client: Any = Answers(before, *after)
-    verdict = followed(client, _ask(client, "m"))
+    verdict = followed(client, ask(client, "m"))
     return [verdict(Look([], False)) for _ in after]
 
 

@@ -1,4 +1,4 @@
-"""Settings that change on a server under load: each is in force when it is said to be, and no request fails."""
+"""Settings that change on a server under load: each is in force when it is said to be, nothing fails."""
 
 from __future__ import annotations
 
