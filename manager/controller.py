@@ -7,7 +7,7 @@ they bring back comes in through ``post``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,14 +20,16 @@ from .config import ModelConfig, RouteConfig, check_label
 from .fleet import Fleet
 from .handle import ServableHandle
 from .harness import LoaderHarness, Outcome, RetryConfig
-from .intent import NO_INTENT, Intent, declared_labels, is_version
+from .in_force import ModelSettings, model_settings
+from .intent import NO_INTENT, Intent, declared_labels, is_version, not_overridden, with_settings
 from .loader import EngineFinder, find_engine
 from .memory import return_memory
 from .publish import build_snapshot, build_status
 from .settings import ManagerConfig
 from .snapshot import Snapshot
-from .source import Scan
+from .source import ModelScan, Scan
 from .states import State
+from .tuning import Values, changed, flat, lay_over
 
 _log = logging.getLogger("tensorwire.manager")
 
@@ -98,6 +100,15 @@ class Controller:
         """Versions that are still in memory, for the log."""
         return [f"{harness.model}:{harness.version}" for harness in self._fleet.harnesses()]
 
+    def settings(self, model: str) -> ModelSettings:
+        """See :meth:`Manager.settings`; any thread may ask."""
+        file, serving = self._scan.models.get(model), self.snapshot.models.get(model)
+        if file is None:
+            raise self._unknown(model, self._scan.models)
+        versions = dict[int, ServableHandle]() if serving is None else serving.versions
+        status = [line for line in self.statuses if line.model == model]
+        return model_settings(file, self.intents.get(model, NO_INTENT), versions, status)
+
     def next_time(self) -> float | None:
         """Clock time at which :meth:`advance` has something to do without an event."""
         return self._fleet.next_time()
@@ -111,11 +122,11 @@ class Controller:
         first = self._seen_revision < 0
         self._seen_revision = revision
         if scan == self._scan and not first and not self._changed:
-            self._fleet.follow(scan.models, self.intents)
+            self._follow()
             return
         self._drop_overridden(scan)
         self._scan = scan
-        self._fleet.follow(scan.models, self.intents)
+        self._follow()
         self._changed = True
 
     def advance(self) -> None:
@@ -224,6 +235,25 @@ class Controller:
                 )
         self._intend(model, msgspec.structs.replace(intent, route=route, route_set=True))
 
+    def tune(self, model: str, values: Values, reset: Iterable[str]) -> None:
+        """Lay values over model.toml and take others (keys or sections) away: all of it, or nothing.
+
+        Raises:
+            NotFoundError: no such model.
+            InvalidArgumentError: a key or value is not allowed, or a version that serves cannot take it.
+        """
+        self._known(model, None)
+        intent, file = self.intents.get(model, NO_INTENT), self._scan.models.get(model, ModelScan(model))
+        live = changed(intent.settings, values, reset)
+        config = lay_over(file.config, live, source=f"model {model!r}")
+        self._fleet.check(model, config)
+        live = {key: value for key, value in flat(config).items() if key in live}
+        self.intents = {**self.intents, model: msgspec.structs.replace(intent, settings=live)}
+        self._changed = True
+        self._follow()
+        # Whoever looks when this has returned sees what has become of it.
+        self.advance()
+
     def reconfigure(self, config: ManagerConfig) -> None:
         """Go on with other settings.
 
@@ -254,8 +284,7 @@ class Controller:
     def _known(self, model: str, version: int | None, *, on_disk: bool = False) -> set[int]:
         group = self._fleet.groups.get(model)
         if group is None and not on_disk:
-            names = ", ".join(sorted(self._fleet.groups)) or "none"
-            raise NotFoundError(f"no model {model!r} in {self.config.repository}; models here: {names}")
+            raise self._unknown(model, self._fleet.groups)
         found = set[int]()
         if group is not None:
             found = {*group.scan.found, *(member.harness.version for member in group.members)}
@@ -265,6 +294,10 @@ class Controller:
                 f"model {model!r} has no version {version}; versions in the repository: {listed}"
             )
         return found
+
+    def _unknown(self, model: str, known: Iterable[str]) -> NotFoundError:
+        names = ", ".join(sorted(known)) or "none"
+        return NotFoundError(f"no model {model!r} in {self.config.repository}; models here: {names}")
 
     def _config(self, model: str) -> ModelConfig:
         group = self._fleet.groups.get(model)
@@ -283,21 +316,20 @@ class Controller:
         self._changed = True
         self.look_again()
 
+    def _follow(self) -> None:
+        """Have the fleet follow the newest look, with the live settings laid over it."""
+        if not self.closing:
+            self._fleet.follow(with_settings(self._scan.models, self.intents), self.intents)
+
     def _drop_overridden(self, scan: Scan) -> None:
-        """Whoever spoke last wins: a label or route that changed in model.toml ends its run-time override."""
+        """End the run-time wishes that model.toml goes against since it changed."""
         intents = dict(self.intents)
-        for name, model in scan.models.items():
-            intent, old = intents.get(name), self._scan.models.get(name)
-            if intent is None or old is None:
-                continue
-            labels = {
-                label: version
-                for label, version in intent.labels.items()
-                if old.config.labels.get(label) == model.config.labels.get(label)
-            }
-            route_set = intent.route_set and old.config.route == model.config.route
-            if len(labels) != len(intent.labels) or route_set != intent.route_set:
-                intents[name] = msgspec.structs.replace(intent, labels=labels, route_set=route_set)
+        for name in scan.models.keys() & intents.keys():
+            model = scan.models[name]
+            intents[name] = left = not_overridden(intents[name], self._scan.models.get(name, model), model)
+            gone = self.intents[name].settings.keys() - left.settings.keys()
+            if gone:
+                _log.warning("%s: model.toml changed, and ends the live %s", name, ", ".join(sorted(gone)))
         self.intents = intents
 
     def _states(self) -> list[tuple[int, State, str]]:

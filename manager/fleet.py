@@ -16,7 +16,7 @@ from .budget import MemoryBudget
 from .config import ModelConfig
 from .harness import LoaderHarness, RetryConfig
 from .intent import NO_INTENT, Intent
-from .loader import EngineFinder, Loader, apply_live, find_engine, needs_reload
+from .loader import EngineFinder, Loader, apply_live, find_engine, needs_reload, refusal
 from .policy import ActionKind, VersionView, policy_for
 from .source import Candidate, ModelScan
 from .states import LEAVING, PENDING, State
@@ -32,8 +32,10 @@ class Member(msgspec.Struct, eq=False):
     config: ModelConfig
     reloads: int
     aspired: bool = True
-    #: Told apart from the engine's own reason, which survives it.
+    #: About its files. Told apart from the engine's own reason, which survives it.
     note: str = ""
+    #: Why it goes on with other settings than it should.
+    refused: str = ""
 
 
 class ModelGroup(msgspec.Struct, eq=False):
@@ -105,16 +107,31 @@ class Fleet:
             if current is None or self._replaced(current, candidate, group.scan.config, reloads):
                 if current is not None:
                     current.aspired = False
+                current = self._taken_back(group, candidate, reloads)
+            if current is None:
                 group.members.append(self._member(group, candidate, reloads))
             else:
                 self._update(current, candidate, group.scan.config)
+
+    def _taken_back(self, group: ModelGroup, candidate: Candidate, reloads: int) -> Member | None:
+        """What serves still, because its replacement did not come, and is as it should be after all.
+
+        A load would take time, and memory that may not be there, to come to the same.
+        """
+        for member in group.members:
+            serves = member.harness.version == candidate.version and member.harness.state is State.AVAILABLE
+            if serves and not self._replaced(member, candidate, group.scan.config, reloads):
+                member.aspired = True
+                return member
+        return None
 
     def _replaced(self, member: Member, candidate: Candidate, config: ModelConfig, reloads: int) -> bool:
         """Whether the version needs a new harness for the new files, configuration or wish."""
         if member.reloads != reloads or member.candidate.path != candidate.path:
             return True
         failed = member.harness.state is State.FAILED
-        if needs_reload(member.config, config) or (failed and member.config != config):
+        handle = member.harness.handle
+        if needs_reload(member.config, config, handle) or (failed and member.config != config):
             return True
         serving = member.harness.state is State.AVAILABLE
         return member.candidate.content != candidate.content and not serving
@@ -140,11 +157,12 @@ class Fleet:
         if harness.handle is None or harness.state is not State.AVAILABLE:
             return
         try:
+            member.refused = ""
             if apply_live(harness.handle, config):
                 _log.info("%s:%d: goes on with changed settings", harness.model, harness.version)
         except InvalidArgumentError as error:
-            member.note = f"model.toml changed, but {error.message}"
-            _log.warning("%s:%d: %s", harness.model, harness.version, member.note)
+            member.refused = f"its settings changed, but {error.message}"
+            _log.warning("%s:%d: %s", harness.model, harness.version, member.refused)
 
     def _member(self, group: ModelGroup, candidate: Candidate, reloads: int) -> Member:
         config = group.scan.config
@@ -153,6 +171,20 @@ class Fleet:
             next(self._keys), loader, budget=self._budget, retry=self.retry, clock=self._clock
         )
         return Member(harness, candidate, config, reloads)
+
+    def check(self, model: str, config: ModelConfig) -> None:
+        """See that every version of a model that serves can take these settings.
+
+        Raises:
+            InvalidArgumentError: one cannot. (What it could not take before is not held against these.)
+        """
+        for member in self.groups[model].members:
+            handle = member.harness.handle
+            if handle is None or member.harness.state is not State.AVAILABLE:
+                continue
+            reason = refusal(handle, member.config, config)
+            if reason and reason != refusal(handle, member.config, member.config):
+                raise InvalidArgumentError(f"{reason} (version {handle.version})")
 
     def served(self, harness: LoaderHarness) -> None:
         """A version became AVAILABLE: give it the settings that changed while it loaded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -59,7 +59,8 @@ class ServableHandle:
         version: version number.
         servable: the loaded model.
         config: the effective configuration: nothing in ``batching`` and ``workers`` is ``None``. Replaced
-            as a whole when limits, worker count, queue delay or description change on a live server.
+            as a whole when limits, workers, batch sizes, queue delay or description change on a live server.
+        loaded: the effective configuration that it was loaded and warmed up with; it stays.
         metadata: what clients are told; ``batched`` and ``max_batch_size`` are the effective ones.
         costs: rows -> seconds that one run took in the warm-up (the best of a few).
         ram_bytes: memory reserved for it in the budget.
@@ -73,6 +74,7 @@ class ServableHandle:
         "_references",
         "config",
         "costs",
+        "loaded",
         "metadata",
         "model",
         "ram_bytes",
@@ -96,6 +98,7 @@ class ServableHandle:
         self.version = version
         self.servable: Servable = servable
         self.config = config
+        self.loaded: Final = config
         self.metadata = servable.metadata if metadata is None else metadata
         self.costs: Mapping[int, float] = MappingProxyType(dict(costs or {}))
         self.ram_bytes = ram_bytes

@@ -6,17 +6,22 @@ Intents are immutable, so the thread that polls the repository reads them withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .config import ModelConfig, RouteConfig
+from .tuning import lay_over, outlasting
+
+if TYPE_CHECKING:
+    from .source import ModelScan
 
 
 class Intent(msgspec.Struct, frozen=True):
     """Run-time wishes for one model; they last until the server stops or the same key of model.toml changes.
 
     ``labels`` maps to ``None`` where a label of model.toml was removed. ``bound`` are the versions that
-    labels point at until their new target serves.
+    labels point at until their new target serves. ``settings`` lie over model.toml, key by key (``tuning``).
     """
 
     disabled: bool = False
@@ -28,6 +33,7 @@ class Intent(msgspec.Struct, frozen=True):
     bound: frozenset[int] = frozenset()
     #: version -> how often a reload was asked for.
     reloads: Mapping[int, int] = {}
+    settings: Mapping[str, Any] = {}
 
 
 NO_INTENT = Intent()
@@ -42,6 +48,30 @@ def declared_labels(config: ModelConfig, intent: Intent) -> dict[str, int]:
 def declared_route(config: ModelConfig, intent: Intent) -> RouteConfig | None:
     """The route in force: the one set at run time, else that of model.toml."""
     return intent.route if intent.route_set else config.route
+
+
+def not_overridden(intent: Intent, before: ModelScan, now: ModelScan) -> Intent:
+    """What is left of the wishes when model.toml changes: whoever spoke last about a key wins."""
+    old, new = before.config, now.config
+    labels = {
+        label: version
+        for label, version in intent.labels.items()
+        if old.labels.get(label) == new.labels.get(label)
+    }
+    route_set = intent.route_set and old.route == new.route
+    settings = outlasting(intent.settings, before.written, now.written, new)
+    if (len(labels), route_set, settings) == (len(intent.labels), intent.route_set, intent.settings):
+        return intent
+    return msgspec.structs.replace(intent, labels=labels, route_set=route_set, settings=settings)
+
+
+def with_settings(scans: Mapping[str, ModelScan], intents: Mapping[str, Intent]) -> dict[str, ModelScan]:
+    """What the source found, with the live settings laid over every model.toml."""
+    laid = dict(scans)
+    for name in scans.keys() & intents.keys():
+        config = lay_over(scans[name].config, intents[name].settings, source=f"model {name!r}")
+        laid[name] = msgspec.structs.replace(scans[name], config=config)
+    return laid
 
 
 def pinned_versions(config: ModelConfig, intent: Intent) -> set[int]:

@@ -12,7 +12,7 @@ import msgspec
 
 from ..rpc.errors import InvalidArgumentError
 from ..rpc.types import ModelMetadata
-from .config import ModelConfig, resolve
+from .config import ModelConfig, resolve, resolve_batching
 from .handle import ServableHandle
 from .warmup import NotBatchable, WarmUp, batch_sizes, load_samples
 
@@ -156,24 +156,71 @@ def effective_metadata(metadata: ModelMetadata, effective: ModelConfig) -> Model
     )
 
 
-def needs_reload(old: ModelConfig, new: ModelConfig) -> bool:
-    """Whether a change of model.toml means loading again, rather than going on with new numbers."""
-    return _load_part(old) != _load_part(new)
+def needs_reload(old: ModelConfig, new: ModelConfig, handle: ServableHandle | None = None) -> bool:
+    """Whether a change of settings means loading again, rather than going on with new numbers.
+
+    ``handle``: of a version that serves under ``old``. Other batch sizes are numbers to it if its warm-up has
+    covered them. Those beyond go through a load, which warms up before anything serves: a size that does not
+    work, or takes too much memory, fails there, while the version goes on with the sizes that it has.
+    """
+    if _load_part(old) != _load_part(new):
+        return True
+    if _sizes(old) == _sizes(new):
+        return False
+    return handle is None or not _covered(handle, new)
 
 
 def _load_part(config: ModelConfig) -> tuple[object, ...]:
-    batching, workers = config.batching, config.workers
+    workers = config.workers
     return (
         config.engine,
-        (batching.enabled, batching.max_batch_size, batching.allowed_batch_sizes),
-        workers.kind,
+        config.batching.enabled,
+        (workers.kind, workers.cpus),
         config.inputs,
         config.outputs,
     )
 
 
+def _sizes(config: ModelConfig) -> tuple[object, ...]:
+    return config.batching.max_batch_size, config.batching.allowed_batch_sizes
+
+
+def _covered(handle: ServableHandle, config: ModelConfig) -> bool:
+    """Whether a version can go on with these batch sizes: those it was loaded with allow each of them."""
+    warm = handle.loaded.batching
+    if not warm.enabled:
+        return False
+    wanted = resolve_batching(config.batching, handle.servable.metadata)
+    if not warm.allowed_batch_sizes:
+        return (wanted.max_batch_size or 1) <= (warm.max_batch_size or 1)
+    return bool(wanted.allowed_batch_sizes) and {*wanted.allowed_batch_sizes} <= {*warm.allowed_batch_sizes}
+
+
+def refusal(handle: ServableHandle, old: ModelConfig, new: ModelConfig) -> str:
+    """Why a version that serves under ``old`` cannot take ``new``, at once or after a load; empty if it can,
+    as far as that is known beforehand."""
+    servable = handle.servable
+    metadata = msgspec.structs.replace(servable.metadata, batched=_batchable(handle, old, new))
+    kind = new.workers.kind or servable.worker_kind
+    # Of a model in processes it is not known here whether its threads could share it: the load will tell.
+    concurrent = servable.concurrent or kind == "process"
+    try:
+        resolve(new, metadata, concurrent=concurrent, kind=kind)
+    except InvalidArgumentError as error:
+        return error.message
+    return ""
+
+
+def _batchable(handle: ServableHandle, old: ModelConfig, new: ModelConfig) -> bool:
+    if old.batching.enabled is False:
+        return True  # it was not asked: the load will tell
+    if new.batching.enabled:
+        return handle.servable.metadata.batched
+    return bool(handle.config.batching.enabled)
+
+
 def apply_live(handle: ServableHandle, config: ModelConfig) -> bool:
-    """Give a serving version what a changed model.toml can change without a load; false if nothing did.
+    """Give a serving version what changed settings can change without a load; false if nothing did.
 
     Raises:
         InvalidArgumentError: the new values do not suit the model.
@@ -181,16 +228,10 @@ def apply_live(handle: ServableHandle, config: ModelConfig) -> bool:
     old = handle.config
     metadata = handle.servable.metadata
     servable = handle.servable
-    workers = resolve(
+    resolved = resolve(
         config, _matching(metadata, old), concurrent=servable.concurrent, kind=servable.worker_kind
-    ).workers
-    delay = config.batching.max_queue_delay
-    new = msgspec.structs.replace(
-        config,
-        engine=old.engine,
-        workers=workers,
-        batching=msgspec.structs.replace(old.batching, max_queue_delay=delay),
     )
+    new = msgspec.structs.replace(resolved, engine=old.engine)
     if new == old:
         return False
     handle.config = new

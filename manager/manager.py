@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Self
@@ -20,12 +20,14 @@ from ..rpc.types import VersionStatus
 from .config import RouteConfig
 from .controller import Controller, Job, Surroundings
 from .handle import ServableHandle
+from .in_force import ModelSettings
 from .intent import Intent
 from .loader import EngineFinder, find_engine
 from .manifest import BackgroundCheck
 from .settings import ManagerConfig
 from .snapshot import Snapshot
 from .source import FileSystemSource
+from .tuning import Values
 
 _log = logging.getLogger("tensorwire.manager")
 
@@ -232,6 +234,27 @@ class Manager:
             InvalidArgumentError: the route names a label that is not declared.
         """
         self._command(partial(self._controller.set_route, model, route))
+
+    def settings(self, model: str) -> ModelSettings:
+        """What can be changed live about a model: what is in force, and where it comes from. From any thread.
+
+        Raises:
+            NotFoundError: no such model.
+        """
+        return self._controller.settings(model)
+
+    def tune(self, model: str, values: Values, reset: Iterable[str] = ()) -> None:
+        """Set some of a model's settings, and give others (keys, or sections) back to model.toml, at once.
+
+        They hold for all of its versions, until the server stops or model.toml says something else about the
+        same key. What needs a load goes through one, beside what serves; :meth:`settings` tells.
+
+        Raises:
+            NotFoundError: no such model.
+            InvalidArgumentError: a key, a value or a combination that is not allowed, or that a version which
+                serves cannot take; nothing was changed.
+        """
+        self._command(partial(self._controller.tune, model, values, tuple(reset)))
 
     def reconfigure(self, config: ManagerConfig) -> None:
         """Go on with other settings, applied as a whole.

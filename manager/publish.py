@@ -8,6 +8,7 @@ from ..rpc.types import VersionStatus
 from .config import RouteConfig
 from .fleet import Fleet, Member, ModelGroup
 from .handle import ServableHandle
+from .harness import LoaderHarness
 from .intent import NO_INTENT, Intent, declared_labels, declared_route, is_version
 from .snapshot import DEFAULT_LABEL, Absent, Route, ServingModel, Snapshot, Target
 from .states import PENDING, State
@@ -140,10 +141,11 @@ def _version_status(
     serving: ServingModel | None,
 ) -> VersionStatus:
     shown = _shown(members)
+    others = _replacements(members, shown)
     reasons = (
         [held, problem]
         if shown is None
-        else [shown.harness.reason, shown.note, *_others(members, shown), problem]
+        else [shown.harness.reason, shown.note, shown.refused, *map(_told, others), problem]
     )
     handle = None if shown is None else shown.harness.handle
     labels = () if serving is None else tuple(label for label, at in serving.labels.items() if at == version)
@@ -158,6 +160,7 @@ def _version_status(
         workers=(handle.config.workers.count or 0) if handle is not None else 0,
         ram_bytes=sum(member.harness.estimate or 0 for member in members),
         reason="; ".join(reason for reason in reasons if reason),
+        replacement=others[-1].state.value if others else "",
     )
 
 
@@ -167,10 +170,12 @@ def _shown(members: Sequence[Member]) -> Member | None:
     return (serving or list(members) or [None])[-1]
 
 
-def _others(members: Sequence[Member], shown: Member) -> Iterator[str]:
-    for member in members:
-        harness = member.harness
-        if member is not shown and member.aspired and harness.state in PENDING | {State.FAILED}:
-            yield f"its replacement is {harness.state.value}" + (
-                f": {harness.reason}" if harness.reason else ""
-            )
+def _replacements(members: Sequence[Member], shown: Member | None) -> list[LoaderHarness]:
+    """What is to take the place of the member that is shown: one at most, for all that the fleet does."""
+    waited_for = PENDING | {State.FAILED}
+    return [m.harness for m in members if m is not shown and m.aspired and m.harness.state in waited_for]
+
+
+def _told(replacement: LoaderHarness) -> str:
+    reason = f": {replacement.reason}" if replacement.reason else ""
+    return f"its replacement is {replacement.state.value}{reason}"

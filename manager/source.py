@@ -10,15 +10,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from ..rpc.errors import InvalidArgumentError
-from .config import ModelConfig, load_model_config
+from .config import ModelConfig, parse_model_config
+from .decode import read_toml
 from .fingerprint import Fingerprint, fingerprint, is_ignored
 from .intent import NO_INTENT, Intent, select_versions
 from .manifest import MANIFEST_NAME
+from .tuning import written
 
 _log = logging.getLogger("tensorwire.manager")
 
@@ -45,15 +47,17 @@ class ModelScan(msgspec.Struct, frozen=True):
         settling: some held version may become complete by itself shortly.
         found: every version in the directory.
         problem: why the model's directory or its model.toml could not be used; empty otherwise.
+        written: what model.toml itself says about keys that can be set live, too.
     """
 
     name: str
-    config: ModelConfig
+    config: ModelConfig = ModelConfig()
     aspired: Mapping[int, Candidate] = {}
     held: Mapping[int, str] = {}
     settling: bool = False
     found: tuple[int, ...] = ()
     problem: str = ""
+    written: Mapping[str, Any] = {}
 
 
 class Scan(msgspec.Struct, frozen=True):
@@ -75,6 +79,13 @@ class _Watched(msgspec.Struct):
     activity: str
     since: float
     accepted: Candidate | None = None
+
+
+class _Read(NamedTuple):
+    """A valid model.toml, and the keys that it names."""
+
+    config: ModelConfig
+    written: Mapping[str, Any] = {}
 
 
 class FileSystemSource:
@@ -109,7 +120,7 @@ class FileSystemSource:
         self._wall_clock = wall_clock
         self._watched: dict[Path, _Watched] = {}
         self._last: dict[str, ModelScan] = {}
-        self._configs: dict[str, ModelConfig] = {}
+        self._configs: dict[str, _Read] = {}
         self._warned: dict[str, str] = {}
 
     def poll(self, intents: Mapping[str, Intent]) -> Scan:
@@ -163,7 +174,7 @@ class FileSystemSource:
             return msgspec.structs.replace(last, problem=problem)
         if not found and last is None and not (directory / CONFIG_NAME).exists():
             return None
-        config, problem = self._read_config(name)
+        read, problem = self._read_config(name)
         held: dict[int, str] = {}
         accepted: dict[int, Candidate] = {}
         settling = False
@@ -179,29 +190,33 @@ class FileSystemSource:
             return candidate is not None
 
         # Without a configuration that was ever valid, nothing is known about how these versions are to run.
-        aspired = set[int]() if config is None else select_versions(found, config, intent, ready)
+        aspired = set[int]() if read is None else select_versions(found, read.config, intent, ready)
+        config, named = read or _Read(ModelConfig())
         self._forget(directory, found)
         self._warn(name, problem)
         return ModelScan(
             name=name,
-            config=config or ModelConfig(),
+            config=config,
             aspired={version: accepted[version] for version in sorted(aspired)},
             held=held,
             settling=settling,
             found=tuple(sorted(found)),
             problem=problem,
+            written=named,
         )
 
-    def _read_config(self, name: str) -> tuple[ModelConfig | None, str]:
+    def _read_config(self, name: str) -> tuple[_Read | None, str]:
         """(configuration or the last valid one, problem); ``None`` if it never was valid."""
+        path = self._repository / name / CONFIG_NAME
         try:
-            config = load_model_config(self._repository / name / CONFIG_NAME)
+            raw = read_toml(path)
+            config = parse_model_config(raw, source=path)
         except InvalidArgumentError as error:
             known = self._configs.get(name)
             effect = "not loading the model" if known is None else "keeping the configuration from before"
             return known, f"{error.message}; {effect}"
-        self._configs[name] = config
-        return config, ""
+        read = self._configs[name] = _Read(config, written(raw, config))
+        return read, ""
 
     def _examine(self, version: int, path: Path) -> tuple[Candidate | None, str, bool]:
         """(what may be loaded, why not or why not the newest, whether that passes by itself)."""

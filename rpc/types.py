@@ -128,3 +128,5 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     ram_bytes: int = 0
     #: Why the version failed or waits; empty otherwise.
     reason: str = ""
+    #: The state of what is to take its place, the same version under other settings; empty if nothing is.
+    replacement: str = ""

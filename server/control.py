@@ -12,12 +12,15 @@ import msgspec
 
 from ..manager import Manager
 from ..manager.config import RouteConfig
+from ..manager.handle import ServableHandle
+from ..manager.in_force import ModelSettings
 from ..rpc.errors import InternalError, InvalidArgumentError, RpcError, UnimplementedError
 from ..rpc.pump import ControlMessage
 from ..rpc.types import ModelMetadata, VersionStatus
 from ..rpc.wire.extra import decode_control, encode_body
 from ..rpc.wire.message import build_control, build_error
 from ..rpc.wire.prefix import Kind
+from .runtime import VersionRuntime
 from .version import VERSION
 
 if TYPE_CHECKING:
@@ -54,6 +57,16 @@ class _Route(msgspec.Struct, forbid_unknown_fields=True):
     route: RouteConfig | None = None
 
 
+class _Tuned(msgspec.Struct, forbid_unknown_fields=True):
+    model: str
+
+
+class _Tune(msgspec.Struct, forbid_unknown_fields=True):
+    model: str
+    values: dict[str, Any] = {}
+    reset: tuple[str, ...] = ()
+
+
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
@@ -72,6 +85,7 @@ class Control:
             "status": self._status,
             "metadata": self._metadata,
             "stats": self._stats,
+            "models.settings": self._settings,
         }
         self._commands: dict[str, Callable[[dict[str, Any]], None]] = {
             "models.load": self._load,
@@ -79,6 +93,7 @@ class Control:
             "models.label": self._label,
             "models.route": self._route,
             "models.rescan": self._rescan,
+            "models.set": self._tune,
         }
 
     def handle(self, front_end: FrontEnd, message: ControlMessage) -> None:
@@ -167,6 +182,22 @@ class Control:
             ],
         }
 
+    def _settings(self, front_end: FrontEnd, params: dict[str, Any]) -> ModelSettings:
+        del front_end
+        model = _arguments(params, _Tuned).model
+        found = self._manager.settings(model)
+        serving = self._manager.snapshot.models.get(model)
+        handles = dict[int, ServableHandle]() if serving is None else serving.versions
+        workers = {
+            number: handle.slot.worker_count
+            for number, handle in handles.items()
+            if isinstance(handle.slot, VersionRuntime)
+        }
+        versions = [
+            msgspec.structs.replace(line, workers=workers.get(line.version)) for line in found.versions
+        ]
+        return msgspec.structs.replace(found, versions=tuple(versions))
+
     # ---------------------------------------------------------------- commands
 
     def _load(self, params: dict[str, Any]) -> None:
@@ -184,6 +215,10 @@ class Control:
     def _route(self, params: dict[str, Any]) -> None:
         what = _arguments(params, _Route)
         self._manager.set_route(what.model, what.route)
+
+    def _tune(self, params: dict[str, Any]) -> None:
+        what = _arguments(params, _Tune)
+        self._manager.tune(what.model, what.values, what.reset)
 
     def _rescan(self, params: dict[str, Any]) -> None:
         _arguments(params, _Nothing)

@@ -27,6 +27,13 @@ class CostModel:
         self._slowdown = 1.0
         self.row_seconds = self._best
 
+    def limit(self, rows: int) -> None:
+        """No batch is larger than so many rows from now on."""
+        sizes = {*self._rows, rows} if self._rows else ()
+        self._best = min((self.expected(size) / size for size in sizes if size <= rows), default=0.0)
+        if self._rows:
+            self.row_seconds = self._best * self._slowdown
+
     def expected(self, rows: int) -> float:
         """Seconds for a batch, as of the warm-up."""
         sizes, seconds = self._rows, self._seconds

@@ -117,12 +117,15 @@ class VersionRuntime:
         batching, limits = config.batching, config.limits
         self.max_batch_size = batching.max_batch_size or 1
         self.scheduler.policy = BatchPolicy(self.max_batch_size, batching.max_queue_delay)
+        self._cost.limit(self.max_batch_size)
+        self.load.row_seconds = self._cost.row_seconds
         self.load.max_queued_rows = limits.max_queued_rows
         self.load.max_in_flight = limits.max_in_flight
         #: Largest bundle, in rows, that may run the moment it arrives; 0: all wait for company.
         self.express_rows = 0 if batching.max_queue_delay else min(self._inline_rows, self.max_batch_size)
         #: The only numbers of rows that need no padding; empty: all.
         self.padded = frozenset(batching.allowed_batch_sizes)
+        self._allowed = batching.allowed_batch_sizes
         self._resize(config.workers.count or 1)
         return True
 
@@ -131,7 +134,7 @@ class VersionRuntime:
         if not self.supervised:
             return ThreadRecruiter(self.handle, around.finished, self._enlist)
         # Here, and not above: most servers have no need of it.
-        from .processes.recruiter import ProcessRecruiter
+        from .process_recruiter import ProcessRecruiter
         from .processes.servable import ProcessServable
 
         assert isinstance(servable, ProcessServable)
@@ -225,9 +228,8 @@ class VersionRuntime:
         self, binding: Binding, parts: list[Slice], rows: int, now: float, key: Hashable = None
     ) -> Batch:
         """Something to execute; ``key``: the scheduler's."""
-        allowed = self.handle.config.batching.allowed_batch_sizes
         again = isinstance(key, Again)
-        return Batch(binding, parts, rows, self.max_batch_size, allowed, now, again)
+        return Batch(binding, parts, rows, self.max_batch_size, self._allowed, now, again)
 
     def queue_again(self, binding: Binding, part: Slice, *, alone: bool) -> None:
         """Queue requests that a worker had in hand when it died, before those that came later; ``alone``:

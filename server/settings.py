@@ -106,11 +106,15 @@ def assignment(text: str) -> Override:
     key, equals, value = text.partition("=")
     if not equals:
         raise InvalidArgumentError(f"--set: found {text!r}; expected SECTION.KEY=VALUE")
+    return Override(key.strip(), toml_value(value), "--set")
+
+
+def toml_value(text: str) -> object:
+    """A value as TOML has it; what is none is text, so that strings need no quotes."""
     try:
-        parsed: object = tomllib.loads(f"value = {value}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value
-    return Override(key.strip(), parsed, "--set")
+        return text
 
 
 def changes(old: Settings, new: Settings) -> list[Change]:

@@ -26,19 +26,20 @@ class Model:
 
     def load(self, directory, config):
         self.lock = os.open({lock!r}, os.O_RDWR)
-        self.seen = os.open({seen!r}, os.O_WRONLY | os.O_APPEND)
+        self.seen, self.gone = (os.open(path, os.O_WRONLY | os.O_APPEND) for path in {notes!r})
 
     def predict(self, x):
         os.write(self.seen, (json.dumps(x[:, 0].tolist()) + "\\n").encode())
         fcntl.flock(self.lock, fcntl.LOCK_SH)
         fcntl.flock(self.lock, fcntl.LOCK_UN)
+        os.write(self.gone, b".")
         if (x == 13).any():
             raise ValueError("thirteen")
         return {{"y": x * 2}}
 
     def close(self):
-        os.close(self.lock)
-        os.close(self.seen)
+        for fd in (self.lock, self.seen, self.gone):
+            os.close(fd)
 """
 
 
@@ -51,9 +52,11 @@ class Gate:
     """
 
     def __init__(self, directory: Path, name: str = "gate") -> None:
-        self._lock_path, self._seen_path = directory / f"{name}.lock", directory / f"{name}.seen"
-        self._lock_path.touch()
-        self._seen_path.touch()
+        self._lock_path, self._seen_path, self._gone_path = (
+            directory / f"{name}.{kind}" for kind in ("lock", "seen", "gone")
+        )
+        for path in (self._lock_path, self._seen_path, self._gone_path):
+            path.touch()
         self._lock = os.open(self._lock_path, os.O_RDWR)
         self._before = 0
         self._counted = 0
@@ -77,6 +80,12 @@ class Gate:
         """The values that have come, a batch each."""
         return [json.loads(line) for line in self._lines()[self._before :]]
 
+    @property
+    def waiting(self) -> int:
+        """Batches that have come and not gone on."""
+        gone = self._gone_path.stat().st_size
+        return len(self._lines()) - gone
+
     def entered(self, seconds: float = 10.0) -> bool:
         """Wait until a batch has come; each counts once."""
         until = time.monotonic() + seconds
@@ -90,7 +99,8 @@ class Gate:
     def write_model(self, directory: Path) -> None:
         """Write ``model.py``, which waits here and doubles what is not 13."""
         directory.mkdir(parents=True)
-        code = _MODEL.format(lock=str(self._lock_path), seen=str(self._seen_path))
+        notes = (str(self._seen_path), str(self._gone_path))
+        code = _MODEL.format(lock=str(self._lock_path), notes=notes)
         (directory / "model.py").write_text(code)
 
     def _lines(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from . import models, predict, serve, status
+from . import models, predict, serve, status, tuning
 
 app = typer.Typer(
     name="tensorwire",
@@ -46,6 +46,8 @@ def root(
 
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
+app.command("workers")(tuning.workers)
+app.command("settings")(tuning.settings)
 app.command("predict")(predict.predict)
 app.command("status")(status.status)
 app.command("health")(status.health)

@@ -116,7 +116,17 @@ def _print_stats(stats: dict[str, Any]) -> None:
     typer.echo(f"{'messages':<10} {counters or 'none yet'}")
     if not stats["versions"]:
         return
-    names = ("requests", "rows", "batches", "queued_rows", "in_flight", "rejected", "expired", "failed")
+    names = (
+        "requests",
+        "rows",
+        "batches",
+        "queued_rows",
+        "in_flight",
+        "rejected",
+        "expired",
+        "failed",
+        "workers",
+    )
     shown = table(
         "model",
         *(name.replace("_", " ") for name in names),

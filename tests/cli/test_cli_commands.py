@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import models
 import numpy as np
 import pytest
+from commands import row, run_command
 from tensorwire.server.cli.app import app
 from typer.testing import CliRunner
 
@@ -23,13 +24,6 @@ class Run(Protocol):
     """Run a command; its output."""
 
     def __call__(self, *arguments: object, status: int = 0) -> str: ...
-
-
-def run_command(*arguments: object, status: int = 0, **environment: str) -> str:
-    result = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200", **environment})
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == status, result.output
-    return result.output
 
 
 @pytest.fixture
@@ -50,21 +44,17 @@ def run(serve: Serve, repository: Path) -> Run:
     return run
 
 
-def row(output: str, *cells: str) -> str:
-    """The line of a table that begins with these cells."""
-    (found,) = [line for line in output.splitlines() if line.split()[: len(cells)] == list(cells)]
-    return found
-
-
 # ---------------------------------------------------------------- help and errors
 
 
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        ([], ["serve", "models", "predict", "status", "health", "bench", "demo"]),
+        ([], ["serve", "models", "workers", "settings", "predict", "status", "health", "bench", "demo"]),
         (["serve"], ["--config", "--bind", "--ram-budget", "--grace", "--ready-file", "--set"]),
         (["models"], ["show", "load", "unload", "label", "route", "rescan", "--server"]),
+        (["workers"], ["--count", "--kind", "--cpus", "--hang-timeout", "--reset", "--no-wait"]),
+        (["settings"], ["KEY=VALUE", "--reset", "--no-wait", "--timeout", "--json"]),
         (["predict"], ["--input", "--label", "--output", "--timeout"]),
     ],
 )

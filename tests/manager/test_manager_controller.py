@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from fake_engine import FakeEngine
 from tensorwire.manager.config import (
     BatchingConfig,
     LimitsConfig,
@@ -17,12 +15,7 @@ from tensorwire.manager.config import (
     VersionsConfig,
     WorkersConfig,
 )
-from tensorwire.manager.controller import Controller, Surroundings
-from tensorwire.manager.handle import ServableHandle
-from tensorwire.manager.intent import NO_INTENT, select_versions
 from tensorwire.manager.settings import ManagerConfig
-from tensorwire.manager.snapshot import Snapshot
-from tensorwire.manager.source import Candidate, ModelScan, Scan
 from tensorwire.rpc.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -30,104 +23,7 @@ from tensorwire.rpc.errors import (
     RpcError,
     UnavailableError,
 )
-from tensorwire.rpc.types import VersionStatus
-
-ROOT = Path("/models")
-
-
-class World:
-    """A controller, a repository that exists in name only, and the work that waits for a thread."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.engine = FakeEngine()
-        self.now = 0.0
-        self.jobs: list[Callable[[], None]] = []
-        self.work: list[tuple[str, Callable[[], None]]] = []
-        self.snapshots: list[Snapshot] = []
-        self.retired: list[ServableHandle] = []
-        self.found: dict[str, dict[int, str]] = {}
-        self.configs: dict[str, ModelConfig] = {}
-        self.held: dict[str, dict[int, str]] = {}
-        self.settling = False
-        self.problems: dict[str, str] = {}
-        self.controller = Controller(
-            ManagerConfig(repository=ROOT, **settings),
-            Surroundings(
-                clock=lambda: self.now,
-                spawn=lambda name, work: self.work.append((name, work)),
-                post=self.jobs.append,
-                poll_soon=lambda: None,
-                published=self.snapshots.append,
-                retired=self._retire,
-            ),
-            finder=self.engine.finder,
-        )
-
-    def _retire(self, handle: ServableHandle) -> None:
-        assert handle.closing
-        assert all(
-            handle not in serving.versions.values() for serving in self.controller.snapshot.models.values()
-        )
-        self.retired.append(handle)
-
-    def put(self, model: str, *versions: int, content: str = "a") -> None:
-        self.found.setdefault(model, {}).update(dict.fromkeys(versions, content))
-
-    def scan(self) -> Scan:
-        models: dict[str, ModelScan] = {}
-        for name, contents in self.found.items():
-            config = self.configs.get(name, ModelConfig())
-            held = self.held.get(name, {})
-            intent = self.controller.intents.get(name, NO_INTENT)
-            chosen = select_versions(contents, config, intent, lambda version, held=held: version not in held)
-            aspired = {n: Candidate(n, ROOT / name / str(n), contents[n]) for n in sorted(chosen)}
-            models[name] = ModelScan(
-                name=name,
-                config=config,
-                aspired=aspired,
-                held=held,
-                settling=self.settling,
-                found=tuple(sorted(contents)),
-                problem=self.problems.get(name, ""),
-            )
-        return Scan(models)
-
-    def look(self) -> None:
-        self.controller.take_scan(self.controller.revision, self.scan())
-        self.advance()
-
-    def advance(self) -> None:
-        self.controller.advance()
-        while self.jobs:
-            self.jobs.pop(0)()
-            self.controller.advance()
-
-    def run(self, only: str = "") -> None:
-        """Let threads finish, and what follows from that; ``only`` those with this in their name."""
-        while chosen := [item for item in self.work if only in item[0]]:
-            for item in chosen:
-                self.work.remove(item)
-                item[1]()
-                self.advance()
-
-    def settle(self) -> None:
-        """Look and work until nothing changes any more."""
-        for _ in range(5):
-            self.look()
-            self.run()
-
-    def resolve(self, version: int | None = None, label: str | None = None, draw: float = 0.0) -> int:
-        return self.controller.snapshot.resolve("m", version, label, None, draw).version
-
-    def status(self, version: int, model: str = "m") -> VersionStatus:
-        (line,) = [s for s in self.controller.statuses if (s.model, s.version) == (model, version)]
-        return line
-
-    def states(self, model: str = "m") -> dict[int, str]:
-        return {s.version: s.state for s in self.controller.statuses if s.model == model}
-
-    def route(self, **targets: float) -> RouteConfig:
-        return RouteConfig(targets=targets)
+from world import ROOT, World
 
 
 @pytest.fixture
@@ -678,6 +574,12 @@ def test_settings_that_do_not_suit_a_serving_model_are_reported(world: World) ->
     world.settle()
     assert "workers.count" in world.status(1).reason
     assert world.status(1).state == "AVAILABLE"
+    world.put("n", 1)
+    world.settle()
+    assert "workers.count" in world.status(1).reason
+    world.configs["m"] = ModelConfig()
+    world.settle()
+    assert world.status(1).reason == ""
 
 
 def test_settings_that_need_a_load_replace_the_version_by_itself(world: World) -> None:
@@ -685,14 +587,26 @@ def test_settings_that_need_a_load_replace_the_version_by_itself(world: World) -
     world.settle()
     seen = len(world.snapshots)
     before = world.controller.snapshot.resolve("m", 1, None, None, 0.0)
-    world.configs["m"] = ModelConfig(batching=BatchingConfig(max_batch_size=4))
+    world.configs["m"] = ModelConfig(batching=BatchingConfig(max_batch_size=512))
     world.settle()
     after = world.controller.snapshot.resolve("m", 1, None, None, 0.0)
     assert after is not before
-    assert after.config.batching.max_batch_size == 4
+    assert after.config.batching.max_batch_size == 512
     assert all(snapshot.models["m"].versions for snapshot in world.snapshots[seen:])
     assert world.retired == [before]
     assert world.engine.alive() == [("m", 1)]
+
+
+def test_batch_sizes_that_the_warm_up_has_covered_are_followed_at_once(world: World) -> None:
+    world.put("m", 1)
+    world.settle()
+    handle = world.controller.snapshot.resolve("m", 1, None, None, 0.0)
+    for batching in (BatchingConfig(max_batch_size=4), BatchingConfig(allowed_batch_sizes=(1, 256))):
+        world.configs["m"] = ModelConfig(batching=batching)
+        world.settle()
+        limit = batching.max_batch_size or 256
+        assert (handle.config.batching.max_batch_size, handle.metadata.max_batch_size) == (limit, limit)
+    assert world.engine.loads == [("m", 1)]
 
 
 def test_settings_that_change_during_a_load_are_followed_when_it_ends(world: World) -> None:

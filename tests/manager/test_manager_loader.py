@@ -289,6 +289,35 @@ def test_what_needs_a_reload() -> None:
     assert not needs_reload(base, live)
 
 
+@pytest.mark.parametrize(
+    ("loaded", "wanted", "reload"),
+    [
+        (BatchingConfig(max_batch_size=8), BatchingConfig(max_batch_size=4), False),
+        (BatchingConfig(max_batch_size=8), BatchingConfig(allowed_batch_sizes=(3, 8)), False),
+        (BatchingConfig(max_batch_size=8), BatchingConfig(max_batch_size=9), True),
+        (BatchingConfig(max_batch_size=8), BatchingConfig(), True),
+        (BatchingConfig(), BatchingConfig(max_batch_size=256), False),
+        (BatchingConfig(allowed_batch_sizes=(2, 8)), BatchingConfig(allowed_batch_sizes=(2,)), False),
+        (BatchingConfig(allowed_batch_sizes=(2, 8)), BatchingConfig(allowed_batch_sizes=(4, 8)), True),
+        (BatchingConfig(allowed_batch_sizes=(2, 8)), BatchingConfig(max_batch_size=8), True),
+        (BatchingConfig(enabled=False), BatchingConfig(enabled=False, max_batch_size=1), True),
+    ],
+)
+def test_batch_sizes_beyond_the_warm_up_need_a_reload(
+    bench: Bench, loaded: BatchingConfig, wanted: BatchingConfig, reload: bool
+) -> None:
+    bench.batching = loaded
+    handle = bench.warm()
+    old, new = ModelConfig(batching=loaded), ModelConfig(batching=wanted)
+    assert needs_reload(old, new, handle) is reload
+    assert needs_reload(old, new) is (loaded != wanted)
+    if not reload:
+        apply_live(handle, new)
+        assert handle.config.batching.allowed_batch_sizes == wanted.allowed_batch_sizes
+        # Back to where it was is never a load.
+        assert not needs_reload(new, old, handle)
+
+
 def test_live_changes(bench: Bench) -> None:
     handle = bench.warm()
     config = ModelConfig(

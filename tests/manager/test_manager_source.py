@@ -87,6 +87,18 @@ def test_version_policies(repository: Repository, toml: str, aspired: list[int])
     assert repository.aspired() == aspired
 
 
+def test_what_the_file_names_is_told_apart_from_the_defaults(repository: Repository) -> None:
+    repository.add("m", 1)
+    assert repository.model().written == {}
+    repository.configure("m", "workers.count = 2\nlimits.max_in_flight = 16384\n[labels]\nstable = 1")
+    said = {"workers.count": 2, "limits.max_in_flight": 16384}
+    assert repository.model().written == said
+    repository.configure("m", "workers.count = 0")
+    assert repository.model().written == said
+    repository.configure("m", "")
+    assert repository.model().written == {}
+
+
 def test_names_that_are_not_versions_or_models(repository: Repository) -> None:
     repository.add("m", 1)
     for name in (".2", "2.tmp", "3.part", "4~", "v5", "-6", "७", "99999999999999999999", "_7"):

@@ -70,3 +70,23 @@ def test_never_negative_nor_infinite(costs: dict[int, float], seen: list[tuple[i
         model.learn(rows, seconds)
         assert 0 <= model.row_seconds < float("inf")
         assert model.expected(rows) >= 0
+
+
+def test_a_row_costs_more_where_batches_are_smaller() -> None:
+    model = CostModel(MEASURED)
+    model.learn(32, 0.006)
+    slowdown = model.row_seconds / (0.004 / 32)
+    for largest, seconds in ((8, 0.002 / 8), (4, model.expected(4) / 4), (1, 0.001), (32, 0.004 / 32)):
+        model.limit(largest)
+        assert model.row_seconds == pytest.approx(seconds * slowdown)
+    # Beyond what was measured, as in the largest batch.
+    model.limit(64)
+    assert model.row_seconds == pytest.approx(0.004 / 32 * slowdown)
+
+
+def test_nothing_known_stays_so() -> None:
+    model = CostModel({})
+    model.learn(10, 1.0)
+    learned = model.row_seconds
+    model.limit(1)
+    assert model.row_seconds == learned

@@ -126,6 +126,21 @@ class TestSettings:
         assert rig.runtime.scheduler.policy.max_queue_delay == 0.5
         assert rig.runtime.load.max_queued_rows == 7
 
+    def test_batch_sizes_change_while_it_serves(self, make: Make) -> None:
+        rig = make(config=config(max_batch_size=8), costs={1: 0.0001, 8: 0.0002})
+        rig.handle.config = ModelConfig(
+            batching=BatchingConfig(enabled=True, max_batch_size=2, allowed_batch_sizes=(2,))
+        )
+        # Not half of it: sizes and padding change together, when this thread takes them over.
+        before = batch(rig.runtime, 1)
+        assert (before.max_batch_size, before.allowed_batch_sizes) == (8, ())
+        assert rig.runtime.reconfigure()
+        after = batch(rig.runtime, 1)
+        assert (after.max_batch_size, after.allowed_batch_sizes) == (2, (2,))
+        assert rig.runtime.scheduler.policy.max_batch_size == rig.runtime.express_rows == 2
+        assert rig.runtime.padded == {2}
+        assert rig.runtime.load.row_seconds > 0.0002 / 8
+
 
 class TestWorkers:
     def test_threads_start_with_their_first_batch(self, make: Make) -> None:

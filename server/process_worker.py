@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from ...manager.handle import ServableHandle
-from ...rpc.errors import RpcError
-from ...rpc.pump import Slice
-from ..batch import Batch, Outcome, Result, in_time
-from ..execution import Steps, execute
-from ..workers import Surroundings
-from .parent import WorkerProcess
-from .process import WorkerLost
+from ..manager.handle import ServableHandle
+from ..rpc.errors import RpcError
+from ..rpc.pump import Slice
+from .batch import Batch, Outcome, Result, in_time
+from .execution import Steps, execute
+from .processes.parent import WorkerProcess
+from .processes.process import WorkerLost
+from .workers import Surroundings
 
 Array = npt.NDArray[Any]
 
@@ -31,7 +31,7 @@ class _Running(NamedTuple):
 
 
 class ProcessWorker:
-    """See :class:`~..workers.Worker`. All of it happens in the front-end thread; nothing blocks.
+    """See :class:`~.workers.Worker`. All of it happens in the front-end thread; nothing blocks.
 
     Attributes:
         productive: it has finished a batch.
@@ -63,13 +63,13 @@ class ProcessWorker:
         around.watch(process.fileno(), self._read)
 
     def submit(self, batch: Batch) -> None:
-        """See :meth:`~..workers.Worker.submit`."""
+        """See :meth:`~.workers.Worker.submit`."""
         self._waiting.append(batch)
         if self._running is None:
             self._begin_next()
 
     def check(self, now: float) -> float | None:
-        """See :meth:`~..workers.Worker.check`: a process that hangs is killed, and is lost then."""
+        """See :meth:`~.workers.Worker.check`: a process that hangs is killed, and is lost then."""
         limit = self._handle.config.workers.hang_timeout
         if self._running is None or not limit:
             return None
@@ -79,14 +79,14 @@ class ProcessWorker:
         return None
 
     def stop(self) -> None:
-        """See :meth:`~..workers.Worker.stop`."""
+        """See :meth:`~.workers.Worker.stop`."""
         if not self._ended:
             self._leave()
             self.process.stop()
             self._released(self.process)
 
     def join(self, timeout: float | None = None) -> bool:
-        """See :meth:`~..workers.Worker.join`; it is the servable that waits for its processes."""
+        """See :meth:`~.workers.Worker.join`; it is the servable that waits for its processes."""
         del timeout
         return self._ended
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from ...manager.handle import ServableHandle
-from ...rpc.errors import RpcError
-from ..workers import Surroundings, Worker
-from .parent import WorkerProcess
-from .servable import ProcessServable
-from .worker import ProcessWorker
+from ..manager.handle import ServableHandle
+from ..rpc.errors import RpcError
+from .process_worker import ProcessWorker
+from .processes.parent import WorkerProcess
+from .processes.servable import ProcessServable
+from .workers import Surroundings, Worker
 
 _log = logging.getLogger("tensorwire.server")
 
@@ -23,7 +23,7 @@ _FIRST_DELAY: Final = 0.1
 
 
 class ProcessRecruiter:
-    """See :class:`~..workers.Recruiter`.
+    """See :class:`~.workers.Recruiter`.
 
     Args:
         enlist: takes a worker, made for the number that it is given.
@@ -50,7 +50,7 @@ class ProcessRecruiter:
         self._fruitless = 0
 
     def recruit(self) -> None:
-        """See :meth:`~..workers.Recruiter.recruit`."""
+        """See :meth:`~.workers.Recruiter.recruit`."""
         ready = self._servable.take()
         if ready is not None:
             self._enlist(ready)
@@ -58,7 +58,7 @@ class ProcessRecruiter:
             self._start(0.0)
 
     def replace(self, productive: bool) -> None:
-        """See :meth:`~..workers.Recruiter.replace`."""
+        """See :meth:`~.workers.Recruiter.replace`."""
         self._fruitless = 0 if productive else self._fruitless + 1
         self._start_again("its workers die before they have finished a batch")
 
