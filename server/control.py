@@ -176,6 +176,8 @@ class Control:
                     "in_flight": runtime.load.in_flight,
                     "queued_rows": runtime.load.queued_rows,
                     "workers": runtime.worker_count,
+                    "worker_kind": runtime.handle.servable.worker_kind,
+                    "worker_processes": runtime.worker_processes(),
                     **msgspec.structs.asdict(runtime.counters),
                 }
                 for runtime in front_end.runtimes()

@@ -62,6 +62,11 @@ class ProcessWorker:
         self._ended = False
         around.watch(process.fileno(), self._read)
 
+    @property
+    def process_id(self) -> int:
+        """See :attr:`~.workers.Worker.process_id`."""
+        return self.process.pid
+
     def submit(self, batch: Batch) -> None:
         """See :meth:`~.workers.Worker.submit`."""
         self._waiting.append(batch)

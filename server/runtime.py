@@ -207,6 +207,10 @@ class VersionRuntime:
         """Workers of this version."""
         return len(self._workers)
 
+    def worker_processes(self) -> list[int]:
+        """Process ids of the workers that are processes."""
+        return [pid for worker in self._workers.values() if (pid := worker.process_id) is not None]
+
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""

@@ -54,6 +54,11 @@ class Worker(Protocol):
 
     productive: bool
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that it is, or None."""
+        ...
+
     def submit(self, batch: Batch) -> None:
         """Take a batch; returns at once."""
         ...
@@ -73,6 +78,8 @@ class Worker(Protocol):
 
 class ThreadWorker:
     """Runs batches in a thread of its own, which starts with the first batch."""
+
+    process_id = None
 
     def __init__(self, number: int, handle: ServableHandle, finished: Finished) -> None:
         self.productive = True

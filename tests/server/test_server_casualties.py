@@ -84,6 +84,7 @@ class Tomb:
     """A worker that takes batches and never gives them back; the test says what becomes of it."""
 
     productive = True
+    process_id = None
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
