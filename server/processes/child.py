@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 from ...manager.loader import Loader
 from ...manager.memory import use_one_heap
 from ...manager.warmup import WarmUp, load_samples
-from ...rpc.errors import InternalError, ProtocolError, ResourceExhaustedError, RpcError, error_from_code
+from ...rpc.errors import (
+    InternalError,
+    InvalidArgumentError,
+    ProtocolError,
+    ResourceExhaustedError,
+    RpcError,
+    error_from_code,
+)
 from ...rpc.wire.header import Interner, Signature
 from ...rpc.wire.prefix import Kind
 from ..interpreter import tune_interpreter
@@ -170,7 +177,11 @@ class Child:
         if len(outputs) != len(wanted):
             raise InternalError(f"the model gave {len(outputs)} outputs; expected {', '.join(wanted)}")
         named = [(name, (output,)) for name, output in zip(wanted, outputs, strict=True)]
-        return self._outbound.pack(named), seconds
+        try:
+            return self._outbound.pack(named), seconds
+        except InvalidArgumentError as error:
+            # Not the caller's fault, who has sent nothing of it.
+            raise InternalError(f"the model's outputs cannot be sent: {error.message}") from error
 
     def _fail(self, call_id: int, error: RpcError, seconds: float) -> None:
         """An ERROR has no room for what is free again."""
