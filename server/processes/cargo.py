@@ -303,11 +303,12 @@ class Inbound:
         Raises:
             ProtocolError: a block is not where one can be.
         """
+        if fd < 0:
+            return [self._frame(block, None) for block in cargo.blocks]
         try:
-            own = Mapping(fd, writable=False) if fd >= 0 else None
+            own = Mapping(fd, writable=False)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
         return [self._frame(block, own) for block in cargo.blocks]
 
     def _frame(self, block: Block, own: Mapping | None) -> Buffer | Array:
