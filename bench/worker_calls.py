@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 import zmq
+
 from ..manager.config import ModelConfig
 from ..manager.loader import Loader
 from ..server.processes.framing import ChildSpec
@@ -74,26 +75,28 @@ def _echo_socket(end: socket.socket) -> None:
 
 
 def _echo_zmq(address: str) -> None:
-    router = zmq.Context.instance().socket(zmq.ROUTER)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
     router.bind(address)
     while len(frames := router.recv_multipart()) > 1 and frames[-1]:
         router.send_multipart(frames)
-    router.close(linger=0)
+    context.destroy()
 
 
 def compare_sockets(folder: Path) -> None:
     """A bare echo by another process, over each kind of socket."""
-    context = get_context("spawn")
+    spawn = get_context("spawn")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     address = f"ipc://{folder}/echo"
     echoes = [
-        context.Process(target=_echo_socket, args=(theirs,)),
-        context.Process(target=_echo_zmq, args=(address,)),
+        spawn.Process(target=_echo_socket, args=(theirs,)),
+        spawn.Process(target=_echo_zmq, args=(address,)),
     ]
     for echo in echoes:
         echo.start()
     theirs.close()
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    dealer = zmq_context.socket(zmq.DEALER)
     dealer.connect(address)
     for nbytes in _ECHO_NBYTES:
         message = bytes(nbytes)
@@ -113,6 +116,7 @@ def compare_sockets(folder: Path) -> None:
     ours.close()
     dealer.send(b"")
     dealer.close()
+    zmq_context.term()
     for echo in echoes:
         echo.join()
 

@@ -40,7 +40,7 @@ from .arena import Mapping
 from .cargo import Inbound, Outbound, Packed
 from .framing import ChildSpec, Load, Loaded, Message, Returned, Stop
 from .link import Closed, Link
-from .priority import choose_cpus, lower_priority
+from .priority import lower_priority
 
 if TYPE_CHECKING:
     from ...manager.engines.base import Servable
@@ -102,7 +102,6 @@ class Child:
         sys.path[:] = load.sys_path or sys.path
         logging.getLogger("tensorwire").setLevel(spec.log_level)
         try:
-            choose_cpus(spec.config.workers)
             servable = _loaded(spec)
         except RpcError as error:
             self._link.send(framing.encode_error(0, error))
@@ -289,7 +288,7 @@ def _watch(link: int) -> None:
     os._exit(0)
 
 
-def _prepare(link: int) -> None:
+def _prepare() -> None:
     # Ctrl-C is the parent's business, which then stops this process in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -297,13 +296,6 @@ def _prepare(link: int) -> None:
     use_one_heap()
     # What a model prints is seen when it prints it, also if it crashes afterwards.
     cast("Any", sys.stdout).reconfigure(line_buffering=True)
-    # Processes that the model's code starts must not keep the connection open.
-    os.register_at_fork(after_in_child=lambda: _close_quietly(link))
-
-
-def _close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
 
 
 def _exit(status: int) -> NoReturn:
@@ -321,13 +313,15 @@ def main(arguments: list[str]) -> int:
     for fd in inherited[1:]:
         os.set_inheritable(fd, False)
     end_with_parent(inherited.parent, inherited.link)
-    _prepare(inherited.link)
+    _prepare()
     set_up_logging()
     calls = Mapping(inherited.calls, writable=False)
     answers = Mapping(inherited.answers, writable=True)
     os.close(inherited.calls)
     os.close(inherited.answers)
     link = Link(socket.socket(fileno=inherited.link), blocking=True)
+    # Processes that the model's code forks must not keep the connection open.
+    os.register_at_fork(after_in_child=link.close)
     try:
         Child(link, calls, answers, inherited.stderr).run()
     except Closed:
