@@ -94,8 +94,8 @@ class Child:
 
     def _begin(self) -> Servable | None:
         """Load what the first message says and tell how it went."""
-        message, _ = self._next()
-        load = framing.read_control(message)
+        first, _ = self._next()
+        load = framing.read_control(first)
         if not isinstance(load, Load):
             raise ProtocolError(f"the first message is a {type(load).__name__}")
         spec = load.spec
@@ -103,6 +103,8 @@ class Child:
         logging.getLogger("tensorwire").setLevel(spec.log_level)
         try:
             servable = _loaded(spec)
+            loaded = Loaded(servable.metadata, servable.releases_gil, servable.concurrent)
+            message = framing.encode_control(loaded)
         except RpcError as error:
             self._link.send(framing.encode_error(0, error))
             return None
@@ -113,8 +115,7 @@ class Child:
         # Until here the parent has kept what was said, in case that it was the last.
         os.dup2(self._stderr, _STDERR)
         os.close(self._stderr)
-        loaded = Loaded(servable.metadata, servable.releases_gil, servable.concurrent)
-        self._link.send(framing.encode_control(loaded))
+        self._link.send(message)
         return servable
 
     # ---------------------------------------------------------------- serve

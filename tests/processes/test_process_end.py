@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,19 @@ class TestEnds:
         worker.process.stop()
         assert worker.process.join(10)
         assert worker.process.join(0)
+
+    def test_nothing_keeps_its_memory(self, spawner: Spawner, obeys: Path) -> None:
+        worker = WorkerProcess.start(ChildSpec("m", 1, str(obeys)), spawner=spawner)
+        memory = weakref.ref(worker._process.calls)
+        worker.run({"action": np.array("say hello", object)}, ["text"])
+        worker.stop()
+        assert worker.join(10)
+        gc.disable()
+        try:
+            del worker
+            assert memory() is None
+        finally:
+            gc.enable()
 
     def test_what_it_has_started_does_not_hide_its_end(self, start: Start, obeys: Path) -> None:
         worker = start(obeys)
