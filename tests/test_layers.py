@@ -22,7 +22,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rpc.transport": ("rpc.errors", "rpc.types", "rpc.wire"),
     "rpc.ends": ("rpc.pump", "rpc.transport", "rpc.wire"),
     "manager": ("rpc.errors", "rpc.types"),
-    "server": ("rpc", "manager", "server.processes"),
+    "server": ("rpc", "manager", "server.processes", "server.interpreter", "server.logs"),
+    "server.interpreter": (),
+    "server.logs": (),
     "client": ("rpc",),
     # What the child imports it pays for at each start: no sockets of ZeroMQ, no front end.
     "server.processes": (

@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import sys
 from bisect import bisect_left
 from collections import deque
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -24,9 +26,10 @@ Array = npt.NDArray[Any]
 #: Blocks begin at multiples of this: a cache line, and more than any dtype or vector unit asks for.
 ALIGNMENT: Final = 64
 #: Sparse: only what was ever in use takes memory. Fresh memory costs ten times what the copy into it does,
-#: so all but the largest batches should find room; docs/decisions/0008 has the figures.
+#: so all but the largest batches should find room; docs/decisions/0009 has the figures.
 ARENA_NBYTES: Final = 64 << 20
 
+_MEMINFO: Final = Path("/proc/meminfo")
 #: Nobody may shrink it: who reads memory that is not there any more dies of SIGBUS.
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -97,11 +100,14 @@ def new_memory(nbytes: int, *, reserve: bool) -> int:
     """Descriptor of nameless memory of a fixed size.
 
     Args:
-        reserve: have the kernel find all pages now, so that a lack of them is an error and not a signal.
+        reserve: have the kernel find all pages now. That takes less time than one by one.
 
     Raises:
         ResourceExhaustedError: no memory, or no descriptor, is left.
     """
+    # The kernel does not say no: it begins, and kills a process when nothing is left.
+    if reserve and nbytes > (there := _available_bytes()):
+        raise ResourceExhaustedError(f"{nbytes} bytes of shared memory do not fit into the {there} available")
     try:
         fd = os.memfd_create("tensorwire", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -116,6 +122,15 @@ def new_memory(nbytes: int, *, reserve: bool) -> int:
     except OSError as error:
         raise ResourceExhaustedError(f"no {nbytes} bytes of shared memory: {error.strerror}") from error
     return fd
+
+
+def _available_bytes() -> int:
+    """Memory that can be had without swapping; a great deal, where that is not known."""
+    try:
+        with _MEMINFO.open() as lines:
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return sys.maxsize
 
 
 class Mapping:

@@ -14,17 +14,18 @@ from ...rpc.errors import InvalidArgumentError, ProtocolError
 from ...rpc.types import BYTES, OBJECT_DTYPE, STRING, TensorSpec, dtype_of, name_of_dtype
 from ...rpc.wire.header import Layout, ReplyHeader, RequestHeader, TensorHeader, encode_header
 from ...rpc.wire.message import Buffer, payload_of
-from ...rpc.wire.prefix import U32_MAX, Kind
+from ...rpc.wire.prefix import MAX_HEADER, U32_MAX, Kind
 from ...rpc.wire.varlen import encode_varlen
 from .arena import Allocator, Mapping, new_memory
 from .framing import MAX_RETURNED, Block, Cargo, encode_tensors
 
 Array = npt.NDArray[Any]
 
-#: Tensors of up to so many bytes travel in the message: docs/decisions/0008 has the figures.
-INLINE_LIMIT: Final = 4096
-#: If all that are so small have more bytes than this together, all go into shared memory.
-_INLINE_TOTAL: Final = 32_768
+#: Tensors of up to so many bytes travel in the message: docs/decisions/0009 has the figures.
+INLINE_LIMIT: Final = 16_384
+#: If all that are so small have more bytes than this together, all go into shared memory: with the largest
+#: header and cargo it still makes no message that is too long.
+_INLINE_TOTAL: Final = 49_152
 _FORMS_KEPT: Final = 1024
 
 #: One tensor to send: its name, and the pieces whose rows it consists of.
@@ -129,7 +130,8 @@ class Packed(NamedTuple):
     """Tensors whose bytes lie where they are to be read: what is missing is only the message."""
 
     form: Form
-    rows: int | None
+    #: That all tensors share; 1 where they do not.
+    rows: int
     payloads: list[Buffer]
     blocks: tuple[Block, ...]
     inline_limit: int
@@ -194,7 +196,7 @@ class Outbound:
             b"" if tensor.payload is not None or tensor.nbytes > limit else tensor.inline()
             for tensor in tensors
         ]
-        return Packed(form, rows, inside, blocks, limit, fd)
+        return Packed(form, 1 if rows is None else rows, inside, blocks, limit, fd)
 
     def discard(self, packed: Packed) -> None:
         """Take back what was never sent."""
@@ -217,6 +219,9 @@ class Outbound:
             if len(self._forms) >= _FORMS_KEPT:
                 self._forms.clear()
             form = self._forms[key] = Form(self._header(headers, rows, wanted), Layout(headers, rows))
+            if len(form.header) > MAX_HEADER:
+                del self._forms[key]
+                raise InvalidArgumentError(f"names and shapes take more than {MAX_HEADER} bytes")
         return form
 
     def _header(self, tensors: tuple[TensorHeader, ...], rows: bool, wanted: tuple[str, ...]) -> bytes:
@@ -298,11 +303,12 @@ class Inbound:
         Raises:
             ProtocolError: a block is not where one can be.
         """
+        if fd < 0:
+            return [self._frame(block, None) for block in cargo.blocks]
         try:
-            own = Mapping(fd, writable=False) if fd >= 0 else None
+            own = Mapping(fd, writable=False)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
         return [self._frame(block, own) for block in cargo.blocks]
 
     def _frame(self, block: Block, own: Mapping | None) -> Buffer | Array:

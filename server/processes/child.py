@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 from ...manager.loader import Loader
 from ...manager.memory import use_one_heap
 from ...manager.warmup import WarmUp, load_samples
-from ...rpc.errors import InternalError, ProtocolError, ResourceExhaustedError, RpcError, error_from_code
+from ...rpc.errors import (
+    InternalError,
+    InvalidArgumentError,
+    ProtocolError,
+    ResourceExhaustedError,
+    RpcError,
+    error_from_code,
+)
 from ...rpc.wire.header import Interner, Signature
 from ...rpc.wire.prefix import Kind
 from ..interpreter import tune_interpreter
@@ -33,7 +40,7 @@ from .arena import Mapping
 from .cargo import Inbound, Outbound, Packed
 from .framing import ChildSpec, Load, Loaded, Message, Returned, Stop
 from .link import Closed, Link
-from .priority import choose_cpus, lower_priority
+from .priority import lower_priority
 
 if TYPE_CHECKING:
     from ...manager.engines.base import Servable
@@ -87,16 +94,17 @@ class Child:
 
     def _begin(self) -> Servable | None:
         """Load what the first message says and tell how it went."""
-        message, _ = self._next()
-        load = framing.read_control(message)
+        first, _ = self._next()
+        load = framing.read_control(first)
         if not isinstance(load, Load):
             raise ProtocolError(f"the first message is a {type(load).__name__}")
         spec = load.spec
         sys.path[:] = load.sys_path or sys.path
         logging.getLogger("tensorwire").setLevel(spec.log_level)
         try:
-            choose_cpus(spec.config.workers)
             servable = _loaded(spec)
+            loaded = Loaded(servable.metadata, servable.releases_gil, servable.concurrent)
+            message = framing.encode_control(loaded)
         except RpcError as error:
             self._link.send(framing.encode_error(0, error))
             return None
@@ -107,8 +115,7 @@ class Child:
         # Until here the parent has kept what was said, in case that it was the last.
         os.dup2(self._stderr, _STDERR)
         os.close(self._stderr)
-        loaded = Loaded(servable.metadata, servable.releases_gil, servable.concurrent)
-        self._link.send(framing.encode_control(loaded))
+        self._link.send(message)
         return servable
 
     # ---------------------------------------------------------------- serve
@@ -170,7 +177,11 @@ class Child:
         if len(outputs) != len(wanted):
             raise InternalError(f"the model gave {len(outputs)} outputs; expected {', '.join(wanted)}")
         named = [(name, (output,)) for name, output in zip(wanted, outputs, strict=True)]
-        return self._outbound.pack(named), seconds
+        try:
+            return self._outbound.pack(named), seconds
+        except InvalidArgumentError as error:
+            # Not the caller's fault, who has sent nothing of it.
+            raise InternalError(f"the model's outputs cannot be sent: {error.message}") from error
 
     def _fail(self, call_id: int, error: RpcError, seconds: float) -> None:
         """An ERROR has no room for what is free again."""
@@ -278,7 +289,7 @@ def _watch(link: int) -> None:
     os._exit(0)
 
 
-def _prepare(link: int) -> None:
+def _prepare() -> None:
     # Ctrl-C is the parent's business, which then stops this process in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -286,13 +297,6 @@ def _prepare(link: int) -> None:
     use_one_heap()
     # What a model prints is seen when it prints it, also if it crashes afterwards.
     cast("Any", sys.stdout).reconfigure(line_buffering=True)
-    # Processes that the model's code starts must not keep the connection open.
-    os.register_at_fork(after_in_child=lambda: _close_quietly(link))
-
-
-def _close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
 
 
 def _exit(status: int) -> NoReturn:
@@ -310,13 +314,15 @@ def main(arguments: list[str]) -> int:
     for fd in inherited[1:]:
         os.set_inheritable(fd, False)
     end_with_parent(inherited.parent, inherited.link)
-    _prepare(inherited.link)
+    _prepare()
     set_up_logging()
     calls = Mapping(inherited.calls, writable=False)
     answers = Mapping(inherited.answers, writable=True)
     os.close(inherited.calls)
     os.close(inherited.answers)
     link = Link(socket.socket(fileno=inherited.link), blocking=True)
+    # Processes that the model's code forks must not keep the connection open.
+    os.register_at_fork(after_in_child=link.close)
     try:
         Child(link, calls, answers, inherited.stderr).run()
     except Closed:

@@ -20,14 +20,13 @@ from ...rpc.wire.extra import decode_error
 from ...rpc.wire.header import Layout, ReplySignature, Signature
 from ...rpc.wire.message import (
     Buffer,
-    build,
     build_control,
     build_error,
     read_prefix,
     read_rows,
     read_tensors,
 )
-from ...rpc.wire.prefix import PREFIX_SIZE, Kind, Prefix
+from ...rpc.wire.prefix import MAGIC, PREFIX, PREFIX_SIZE, U32_MAX, VERSION, Kind, Prefix
 
 Array = npt.NDArray[Any]
 
@@ -132,33 +131,38 @@ def encode_tensors(
     call_id: int,
     header: bytes,
     layout: Layout,
-    rows: int | None,
+    rows: int,
     payloads: Sequence[Buffer],
     cargo: Cargo,
     *,
     inline_limit: int,
     compute_seconds: float = 0.0,
 ) -> bytes:
-    """A REQUEST or REPLY. Payloads of tensors over ``inline_limit`` do not count: ``cargo`` has them."""
-    return bytes(
-        build(
-            kind,
-            first_id=call_id,
-            layout=layout,
-            header=header,
-            extra=_ENCODE(cargo),
-            rows=None if rows is None else [rows],
-            payloads=payloads,
-            inline_limit=inline_limit,
-            compute_us=round(compute_seconds * _MICROSECONDS),
-        )[0]
+    """A REQUEST or REPLY. Payloads of tensors over ``inline_limit`` do not count: ``cargo`` has them.
+
+    Equals what ``build`` of the wire protocol gives, which takes much longer over a message of one request.
+    """
+    extra = _ENCODE(cargo)
+    microseconds = min(round(compute_seconds * _MICROSECONDS), U32_MAX)
+    prefix = PREFIX.pack(
+        MAGIC, VERSION, kind, 0, 0, call_id, 0, 1, len(header), len(extra), inline_limit, 0, microseconds
     )
+    parts: list[Buffer] = [prefix, header, extra]
+    at = PREFIX_SIZE + len(header) + len(extra)
+    if layout.rows:
+        parts.append(rows.to_bytes(4, "little"))
+        at += 4
+    for place, payload in zip(layout.place(rows, at, inline_limit).slices, payloads, strict=True):
+        if place is not None:
+            parts += (bytes(place.start - at), payload)
+            at = place.stop
+    return b"".join(parts)
 
 
 def encode_error(call_id: int, error: RpcError, compute_seconds: float = 0.0) -> bytes:
     """An ERROR."""
     frame = build_error(call_id, 1, error.code, error.message)
-    microseconds = min(round(compute_seconds * _MICROSECONDS), 0xFFFF_FFFF)
+    microseconds = min(round(compute_seconds * _MICROSECONDS), U32_MAX)
     prefix = msgspec.structs.replace(read_prefix(frame), compute_us=microseconds)
     return prefix.pack() + frame[PREFIX_SIZE:]
 

@@ -57,7 +57,7 @@ class Link:
             self._socket.sendmsg([head], rights, self._flags)
         except BlockingIOError:
             return False
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:
             raise Closed from error
         return True
 
@@ -76,6 +76,8 @@ class Link:
         except ConnectionResetError:
             # The other side went without reading everything. What it sent before is still to be read.
             return self.receive()
+        except OSError as error:
+            raise Closed from error
         if not nbytes:
             raise Closed
         fds = _descriptors(ancillary) if ancillary else []

@@ -7,6 +7,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
@@ -65,11 +66,11 @@ class WorkerProcess:
         self.releases_gil = loaded.releases_gil
         self.concurrent = loaded.concurrent
         self._process = process
-        self._declared = {output.name: output.dtype for output in loaded.metadata.outputs}
+        declared = {output.name: output.dtype for output in loaded.metadata.outputs}
         inputs = loaded.metadata.inputs
         self._outbound = Outbound(process.calls, spec.model, spec.version, inputs, Kind.REQUEST)
         self._inbound = Inbound(process.answers)
-        self._signatures = Interner(self._read_signature)
+        self._signatures = Interner(partial(_read_signature, declared))
         #: Outputs that each call in hand has asked for.
         self._wanted: dict[int, tuple[str, ...]] = {}
         #: Messages that the socket had no room for. There is an answer to come then, and they go before it
@@ -280,13 +281,14 @@ class WorkerProcess:
         for offset in offsets:
             self._outbound.allocator.give_back(offset)
 
-    def _read_signature(self, raw: bytes) -> ReplySignature:
-        """What a reply's header says, if it is what the model promises."""
-        signature = ReplySignature(raw)
-        for name, dtype in zip(signature.layout.names, signature.layout.dtype_names, strict=True):
-            if self._declared.get(name) != dtype:
-                raise ProtocolError(f"output {name!r} of dtype {dtype}; expected {self._declared.get(name)}")
-        return signature
+
+def _read_signature(declared: Mapping[str, str], raw: bytes) -> ReplySignature:
+    """What a reply's header says, if it is what the model promises: dtypes by names of outputs."""
+    signature = ReplySignature(raw)
+    for name, dtype in zip(signature.layout.names, signature.layout.dtype_names, strict=True):
+        if declared.get(name) != dtype:
+            raise ProtocolError(f"output {name!r} of dtype {dtype}; expected {declared.get(name)}")
+    return signature
 
 
 def _close(fd: int) -> None:

@@ -20,25 +20,34 @@ from ...manager.decode import bad_value
 _LOWER: Final = 10
 
 
-def choose_cpus(workers: WorkersConfig) -> None:
-    """Keep this process, and all threads that it starts from now on, to ``workers.cpus``.
+@contextlib.contextmanager
+def on_cpus(workers: WorkersConfig) -> Generator[None, None, None]:
+    """Processes that this thread starts meanwhile compute on ``workers.cpus`` only, with all their threads.
+
+    Set before they start, not by them: NumPy's threads are there once it is imported, one for each core.
 
     Raises:
         InvalidArgumentError: one of the cores is not there, or not for this process.
     """
     if workers.cpus is None:
+        yield
         return
-    wanted = parse_cpus(workers.cpus)
+    wanted = set(parse_cpus(workers.cpus))
     before = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, wanted)
-        there = os.sched_getaffinity(0) == set(wanted)
+        if not _pin(wanted):
+            raise bad_value("workers.cpus", workers.cpus, f"cores that are there: {_cpus_there()}")
+        yield
+    finally:
+        _pin(before)
+
+
+def _pin(cpus: set[int]) -> bool:
+    try:
+        os.sched_setaffinity(0, cpus)
     except (OSError, ValueError):
-        there = False
-    if not there:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, before)
-        raise bad_value("workers.cpus", workers.cpus, f"cores that are there: {_cpus_there()}")
+        return False
+    return os.sched_getaffinity(0) == cpus
 
 
 def _cpus_there() -> str:

@@ -87,7 +87,7 @@ class ChildProcess:
 
         Raises:
             ResourceExhaustedError: no memory, descriptors or processes are left.
-            InvalidArgumentError: the configuration is too large.
+            InvalidArgumentError: the configuration is too large, or names cores that are not there.
         """
         paths = tuple(path or os.getcwd() for path in sys.path)
         load = framing.encode_control(Load(spec, paths))
@@ -110,6 +110,8 @@ class ChildProcess:
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         opened.callback(theirs.close)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, framing.MAX_MESSAGE)
         with contextlib.ExitStack() as failed:
             failed.callback(ours.close)
             memories = [kept(new_memory(ARENA_NBYTES, reserve=False)) for _ in range(2)]
@@ -118,7 +120,7 @@ class ChildProcess:
             failed.callback(os.close, words)
             keep = [theirs.fileno(), *memories, kept(os.dup(_STDERR))]
             arguments = [f"{spec.model}:{spec.version}", str(os.getpid()), *map(str, keep)]
-            process = spawner.spawn(Order(arguments, keep, words))
+            process = spawner.spawn(Order(arguments, keep, words, spec.config.workers))
             failed.callback(_reap, process)
             child = cls(process, Link(ours, blocking=False), calls, answers, words)
             failed.pop_all()

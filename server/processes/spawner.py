@@ -12,15 +12,20 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, cast
 
+from ...manager.config import WorkersConfig
+from .priority import on_cpus
+
 _CHILD: Final = "tensorwire.server.processes.child"
 
 
 class Order(NamedTuple):
-    """A process to start: arguments of the child's module, descriptors that it inherits, its stderr."""
+    """A process to start: arguments of the child's module, descriptors that it inherits, its stderr; whose
+    cores it may use."""
 
     arguments: Sequence[str]
     keep: Sequence[int]
     stderr: int
+    workers: WorkersConfig
 
 
 class Spawner:
@@ -65,6 +70,7 @@ class Spawner:
         """Start a process; called from any thread.
 
         Raises:
+            InvalidArgumentError: there are no such cores.
             OSError: the operating system refuses.
             RuntimeError: the spawner is not running.
         """
@@ -79,7 +85,9 @@ class Spawner:
         while (given := self._orders.get()) is not None:
             order, future = given
             try:
-                future.set_result(_start(order))
+                with on_cpus(order.workers):
+                    process = _start(order)
+                future.set_result(process)
             except Exception as error:  # noqa: BLE001 - it belongs to the thread that has asked
                 future.set_exception(error)
 
