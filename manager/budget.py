@@ -47,6 +47,15 @@ class MemoryBudget:
             self._held[owner] = self._held.get(owner, 0) + size
             return True
 
+    def change(self, owner: Hashable, size: int) -> bool:
+        """Have ``owner`` hold ``size`` bytes in place of what it holds; ``False`` when they do not fit."""
+        with self._lock:
+            held = self._held.get(owner, 0)
+            if size > held and not self._fits(size - held):
+                return False
+            self._held[owner] = size
+            return True
+
     def release(self, owner: Hashable) -> None:
         """Give back everything that ``owner`` holds; nothing if it holds nothing."""
         with self._lock:

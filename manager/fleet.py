@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from ..rpc.errors import InvalidArgumentError
+from ..rpc.errors import InvalidArgumentError, RpcError
 from .budget import MemoryBudget
 from .config import ModelConfig
 from .harness import LoaderHarness, RetryConfig
 from .intent import NO_INTENT, Intent
-from .loader import EngineFinder, Loader, apply_live, find_engine, needs_reload, refusal
+from .loader import EngineFinder, Loader, find_engine, needs_reload, refusal
 from .policy import ActionKind, VersionView, policy_for
 from .source import Candidate, ModelScan
 from .states import LEAVING, PENDING, State
@@ -158,9 +158,9 @@ class Fleet:
             return
         try:
             member.refused = ""
-            if apply_live(harness.handle, config):
+            if harness.go_on_with(config):
                 _log.info("%s:%d: goes on with changed settings", harness.model, harness.version)
-        except InvalidArgumentError as error:
+        except RpcError as error:
             member.refused = f"its settings changed, but {error.message}"
             _log.warning("%s:%d: %s", harness.model, harness.version, member.refused)
 

@@ -16,8 +16,9 @@ import msgspec
 
 from ..rpc.errors import AbortedError, InternalError, ResourceExhaustedError, RpcError, StatusCode
 from .budget import MemoryBudget, format_bytes
+from .config import ModelConfig
 from .handle import ServableHandle
-from .loader import Loader
+from .loader import Loader, apply_live
 from .states import BUSY, Event, State, next_state
 
 if TYPE_CHECKING:
@@ -137,6 +138,34 @@ class LoaderHarness:
         """Not wanted any longer. A waiting version is gone at once, a running load when it returns."""
         self._cancelled.set()
         self._apply(Event.RETIRE)
+
+    def go_on_with(self, config: ModelConfig) -> bool:
+        """Serve with other settings from now on; false if nothing has changed.
+
+        Raises:
+            RpcError: they do not suit the model, or there is no memory for so many worker processes.
+        """
+        handle, before = self.handle, self.estimate or 0
+        assert handle is not None
+        count = config.workers.count or 1
+        if handle.servable.worker_kind == "process" and count != handle.config.workers.count:
+            self._reserve(self.loader.estimate(config))
+        try:
+            return apply_live(handle, config)
+        except RpcError:
+            self._reserve(before)
+            raise
+
+    def _reserve(self, size: int) -> None:
+        """Change the reservation while it serves."""
+        if not self._budget.change(self.key, size):
+            more, total = size - (self.estimate or 0), self._budget.total or 0
+            free = max(0, total - self._budget.used)
+            raise ResourceExhaustedError(
+                f"that needs {format_bytes(more)} more memory, and {format_bytes(free)} of "
+                f"{format_bytes(total)} are free; raise ram_budget or unload something"
+            )
+        self.estimate = size
 
     def broken(self, reason: str) -> None:
         """Its workers keep dying."""

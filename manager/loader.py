@@ -60,14 +60,15 @@ class Loader:
         self._finder = finder
         self._timer = timer
 
-    def estimate(self) -> int:
-        """Bytes of memory that the version will take.
+    def estimate(self, config: ModelConfig | None = None) -> int:
+        """Bytes of memory that the version will take; with ``config``, that it would take with that.
 
         Raises:
             RpcError: the directory holds no model that an engine knows.
         """
-        engine, path = self._finder(self.directory, self.config)
-        return engine.estimate_ram(path, self.config)
+        config = config or self.config
+        engine, path = self._finder(self.directory, config)
+        return engine.estimate_ram(path, config)
 
     def load(self) -> Servable:
         """Read the model.

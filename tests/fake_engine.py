@@ -37,6 +37,7 @@ class FakeServable:
         compute: Compute = identity,
         releases_gil: bool = True,
         concurrent: bool = True,
+        worker_kind: WorkerKind = "thread",
     ) -> None:
         self.metadata = ModelMetadata(
             name=name,
@@ -48,6 +49,7 @@ class FakeServable:
         )
         self.releases_gil = releases_gil
         self.concurrent = concurrent
+        self.worker_kind: WorkerKind = worker_kind
         self.closed = 0
         self.runs: list[dict[str, Array]] = []
         self._compute = compute
@@ -57,8 +59,6 @@ class FakeServable:
             raise AssertionError("run() after close()")
         self.runs.append(inputs)
         return self._compute(inputs)
-
-    worker_kind: WorkerKind = "thread"
 
     def prepare(self, config: ModelConfig, batch_sizes: Sequence[int]) -> None:
         self.prepared = (config, tuple(batch_sizes))
@@ -93,7 +93,9 @@ class FakeEngine:
         return directory / self.file
 
     def estimate_ram(self, path: Path, config: ModelConfig) -> int:
-        return self.sizes.get((path.parent.parent.name, int(path.parent.name)), 100)
+        key = (path.parent.parent.name, int(path.parent.name))
+        processes = self.options.get(key, {}).get("worker_kind") == "process"
+        return self.sizes.get(key, 100) * ((config.workers.count or 1) if processes else 1)
 
     def load(self, path: Path, config: ModelConfig, *, name: str, version: int) -> FakeServable:
         key = (name, version)

@@ -211,6 +211,25 @@ def test_a_size_that_does_not_work_never_serves(world: World) -> None:
     assert "works with 1 rows but not with 300" in version(world).reason
 
 
+def test_more_worker_processes_need_more_memory() -> None:
+    world = World(ram_budget=350)
+    world.engine.options["m", 1] = {"worker_kind": "process"}
+    world.put("m", 1)
+    world.settle()
+    assert world.controller.budget.used == 100
+    tune(world, workers_count=3)
+    world.settle()
+    assert (handle(world).config.workers.count, world.controller.budget.used) == (3, 300)
+    tune(world, workers_count=4)
+    world.settle()
+    assert (handle(world).config.workers.count, world.controller.budget.used) == (3, 300)
+    assert "that needs 100 B more memory, and 50 B of 350 B are free" in world.status(1).reason
+    tune(world, workers_count=1)
+    world.settle()
+    assert (handle(world).config.workers.count, world.controller.budget.used) == (1, 100)
+    assert world.engine.loads == [("m", 1)]
+
+
 # --- refused -----------------------------------------------------------------------------------------------
 
 
