@@ -126,6 +126,7 @@ def _print_stats(stats: dict[str, Any]) -> None:
         "expired",
         "failed",
         "workers",
+        "workers_lost",
     )
     shown = table(
         "model",
