@@ -227,7 +227,7 @@ class _Shooter:
             return np.array_equal(self._x, answer)
         if not is_right(number, extra, answer):
             return False
-        self._workers.add(int(answer[1]))
+        self._workers.add(int(answer[0, 1]))
         return True
 
 

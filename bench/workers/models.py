@@ -18,7 +18,7 @@ WorkerKind = Literal["thread", "process"]
 Work = Literal["wait", "spin"]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-#: ``x`` is ``[number, seconds, ...]``; ``y`` is ``[number, process id, ...]``, the rest as it came.
+#: ``x`` is ``[[number, seconds, ...]]``; ``y`` is ``[[number, process id, ...]]``, the rest as it came.
 #: Seconds of spinning are counted in loops, which are measured once: whoever loads it first writes down how
 #: many make a second, so that all workers of all models that share the file do the same work.
 SOURCE: Final = f'''
@@ -58,8 +58,8 @@ def shared(path):
 
 
 class Model:
-    inputs = [("{INPUT}", "float64", (None,))]
-    outputs = [("{OUTPUT}", "float64", (None,))]
+    inputs = [("{INPUT}", "float64", (1, None))]
+    outputs = [("{OUTPUT}", "float64", (1, None))]
     batched = False
     concurrent = True
 
@@ -68,13 +68,13 @@ class Model:
 
     def predict(self, {INPUT}):
         {OUTPUT} = {INPUT}.copy()
-        if len({INPUT}) > 1:  # in the warm-up it is anything
-            seconds = {INPUT}[1]
+        if {INPUT}.shape[1] > 1:  # in the warm-up it is anything
+            seconds = {INPUT}[0, 1]
             if self.loops:
                 loop(int(self.loops * seconds))
             elif seconds:
                 time.sleep(seconds)
-            {OUTPUT}[1] = os.getpid()
+            {OUTPUT}[0, 1] = os.getpid()
         return {{"{OUTPUT}": {OUTPUT}}}
 '''
 
@@ -119,11 +119,11 @@ def change_count(client: Client, directory: Path, count: int) -> None:
 
 def inputs_for(number: int, seconds: float, extra: int = 0) -> Mapping[str, Any]:
     """The inputs of one request, with so many numbers behind the two that the model looks at."""
-    x = np.full(2 + extra, number, np.float64)
-    x[1] = seconds
+    x = np.full((1, 2 + extra), number, np.float64)
+    x[0, 1] = seconds
     return {INPUT: x}
 
 
 def is_right(number: int, extra: int, y: Array) -> bool:
     """Whether an answer is that to :func:`inputs_for`."""
-    return y.shape == (2 + extra,) and y[0] == number and bool((y[2:] == number).all())
+    return y.shape == (1, 2 + extra) and y[0, 0] == number and bool((y[0, 2:] == number).all())
