@@ -61,7 +61,7 @@ def run(proof: Proof, full: bool) -> None:
     settings = HopSettings(rounds=9, seconds=1.0) if full else HopSettings()
     with ExitStack() as stack:
         places = {kind: stack.enter_context(_place(kind, settings)) for kind in KINDS}
-        rounds = measure({kind: place.worker for kind, place in places.items()}, settings)
+        rounds = measure({kind: places[kind].worker for kind in KINDS}, settings)
         shares = {kind: _inline_share(place.client) for kind, place in places.items()}
     rows = [row for situation, kinds in rounds.items() for row in _rows(situation, kinds)]
     title = f"{NAME}: {settings.workers} workers of either kind, {settings.rounds} rounds of "
