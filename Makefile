@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-PROOFS := bench-swap bench-malformed bench-overload bench-peers
+PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import wheel clean
@@ -47,7 +47,8 @@ format: $(READY)
 bench-quick: $(READY)
 	@$(BIN)/python -m tensorwire.bench quick --check $(ARGS)
 
-# One of the proofs: no failed call while versions change, nothing that bad input, overload or bad peers can harm.
+# One of the proofs: no failed call while versions change, nothing that bad input, overload,
+# bad peers or dying workers can harm.
 $(PROOFS): bench-%: $(READY)
 	@$(BIN)/python -m tensorwire.bench $* --check $(ARGS)
 

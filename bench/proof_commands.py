@@ -1,4 +1,5 @@
-"""The proofs on the command line: ``python -m tensorwire.bench swap | malformed | overload | peers``.
+"""The proofs on the command line: ``python -m tensorwire.bench swap``, ``malformed``, ``overload``, ``peers``
+and ``workers``.
 
 Settings, models and processes are imported when a command runs.
 """
@@ -9,12 +10,14 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .proofs import Proof
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
+
+_PARTS: Final = ("scaling", "crash", "resize", "loading", "flood", "tail", "hop")
 
 
 def add_proofs(commands: Commands) -> None:
@@ -42,6 +45,10 @@ def add_proofs(commands: Commands) -> None:
         "--model", action="append", choices=("busy", "waiting"), help="only this one; may be repeated"
     )
     _add(commands, "peers", "peers that stall, break off or vanish cost nobody anything", _peers)
+    workers = _add(
+        commands, "workers", "worker processes scale, are replaced, and keep models from each other", _workers
+    )
+    workers.add_argument("--part", action="append", choices=_PARTS, help="only this one; may be repeated")
 
 
 def _add(commands: Commands, name: str, text: str, run: Callable[[Any], Proof]) -> argparse.ArgumentParser:
@@ -97,3 +104,9 @@ def _peers(options: argparse.Namespace) -> Proof:
     if options.full:
         return run(PeersSettings(calm=10.0, stay=5.0, large=1000, small=100_000, vanishing=2000, rounds=4))
     return run(PeersSettings())
+
+
+def _workers(options: argparse.Namespace) -> Proof:
+    from .workers.proof import run
+
+    return run(options.part or _PARTS, full=options.full)

@@ -140,8 +140,8 @@ class ProcessServable:
         """The front end does not touch a process any more: it ends, or has ended."""
         with self._lock:
             self._taken.discard(process)
+            self._in_background(lambda: _reap(process))
             self._all_released.notify_all()
-        self._in_background(lambda: _reap(process))
 
     def start_another(self, delay: float, started: Started) -> None:
         """Start a process after so many seconds; it can be taken when it is ready."""
@@ -158,7 +158,8 @@ class ProcessServable:
                 self._ready.append(process)
             started(None)
 
-        self._in_background(run)
+        with self._lock:
+            self._in_background(run)
 
     def close(self) -> None:
         """End all processes. Called once, when nobody runs a batch any more."""
@@ -166,8 +167,9 @@ class ProcessServable:
         with self._lock:
             if not self._all_released.wait_for(lambda: not self._taken, _RELEASE_SECONDS):
                 _log.warning("%s:%d: workers are still in use", self._spec.model, self._spec.version)
+            starters = list(self._starters)
         # What is being started gives up, or is ready.
-        for thread in list(self._starters):
+        for thread in starters:
             thread.join()
         processes = [*self._ready, *self._taken]
         for process in processes:
@@ -179,6 +181,8 @@ class ProcessServable:
         return WorkerProcess.start(self._spec, stop=self._closing.is_set, spawner=self._spawner)
 
     def _in_background(self, work: Callable[[], None]) -> None:
+        """With the lock: :meth:`close` finds every thread, and none that has not started."""
+
         def run() -> None:
             try:
                 work()
