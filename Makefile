@@ -74,7 +74,7 @@ clean:
 # ---------------------------------------------------------------- set-up
 
 # Where a part of the compiled pump has changed it is built anew.
-$(READY): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard rpc/pump/*.pyx rpc/pump/*.pxi)
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard $(foreach part,rpc/pump server/processes,$(part)/*.pyx $(part)/*.pxi))
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name another one: make PYTHON=..." >&2; exit 1; }
 	@$(STEP) "virtual environment in $(VENV)" $(PYTHON) .ci/venv.py $(VENV)
 	@$(STEP) "installing tensorwire and its tools into $(VENV)" $(PIP) $(PINNED) --editable '.[dev]'

@@ -5,6 +5,7 @@ Everything is measured interleaved in one run; the choices that follow are in ``
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import select
@@ -13,7 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +26,7 @@ import zmq
 
 from ..manager.config import ModelConfig
 from ..manager.loader import Loader
+from ..rpc.switch import PURE_PYTHON
 from ..server.processes.framing import ChildSpec
 from ..server.processes.parent import WorkerProcess
 from ..server.processes.spawner import Spawner
@@ -151,23 +153,39 @@ class _ThreadWorker:
         os.close(self._event)
 
 
+@contextlib.contextmanager
+def _pure_python() -> Generator[None]:
+    """What is started meanwhile does without compiled modules."""
+    before = os.environ.get(PURE_PYTHON, "0")
+    os.environ[PURE_PYTHON] = "1"
+    try:
+        yield
+    finally:
+        os.environ[PURE_PYTHON] = before
+
+
 def compare_calls(folder: Path) -> None:
     """One call at a time of a model that gives back what it gets: here, in a thread, in a process."""
     (folder / "model.py").write_text(_MODEL)
     local = Loader("m", 1, folder, ModelConfig()).load()
     thread = _ThreadWorker(lambda inputs: local.run(inputs, ("y",)))
     with Spawner() as spawner:
-        worker = WorkerProcess.start(ChildSpec("m", 1, str(folder)), spawner=spawner)
+        spec = ChildSpec("m", 1, str(folder))
+        worker = WorkerProcess.start(spec, spawner=spawner)
+        with _pure_python():
+            plain = WorkerProcess.start(spec, spawner=spawner)
         for nbytes in _CALL_NBYTES:
             inputs = {"x": np.ones((1, nbytes // 4), np.float32)}
             ways: dict[str, Callable[[], object]] = {
                 "called here": partial(local.run, inputs, ("y",)),
                 "handed to a thread": partial(thread.call, inputs),
                 "worker process": partial(worker.run, inputs, ("y",)),
+                "worker process, in Python": partial(plain.run, inputs, ("y",)),
             }
             _compare(f"call of {nbytes:,} bytes in and out", ways)
-        worker.stop()
-        worker.join(10)
+        for process in (worker, plain):
+            process.stop()
+            process.join(10)
     thread.close()
     local.close()
 

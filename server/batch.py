@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -87,6 +88,20 @@ def in_time(batch: Batch, now: float) -> tuple[Batch, Sequence[Slice]]:
         parts += [Slice(bundle, *span) for span in alive]
         expired += [Slice(bundle, *span) for span in late]
     return batch._replace(parts=parts, rows=sum(part.rows for part in parts)), expired
+
+
+def earliest_deadline(batch: Batch) -> float:
+    """When the first of a batch's requests expires."""
+    earliest = math.inf
+    for bundle, lo, hi in batch.parts:
+        if lo == 0 and hi == bundle.requests:
+            earliest = min(earliest, bundle.earliest_deadline)
+            continue
+        at = lo
+        while at < hi:
+            at, deadline = bundle.deadline_run(at, hi)
+            earliest = min(earliest, deadline)
+    return earliest
 
 
 def singles(parts: Sequence[Slice]) -> list[Slice]:

@@ -35,16 +35,16 @@ class Casualty(NamedTuple):
     fate: Fate
 
 
-def casualties(batches: Sequence[Batch], at_work: bool, hopeless: bool) -> Iterator[Casualty]:
+def casualties(batches: Sequence[Batch], at_work: Batch | None, hopeless: bool) -> Iterator[Casualty]:
     """The fates of all that a worker had in hand.
 
     Args:
-        batches: in the order in which it would have run them.
-        at_work: the first was running.
+        batches: in the order in which it got them.
+        at_work: the one of them that was running.
         hopeless: the version was given up.
     """
-    for index, batch in enumerate(batches):
-        struck = at_work and index == 0
+    for batch in batches:
+        struck = batch is at_work
         for part in batch.parts:
             if part.bundle.mirrored or hopeless:
                 fate = Fate.DROP

@@ -209,7 +209,7 @@ class Dispatcher:
         def enlisted() -> None:
             self.touched[runtime] = None
 
-        def lost(worker: int, at_work: bool, reason: str) -> None:
+        def lost(worker: int, at_work: Batch | None, reason: str) -> None:
             desk.post(lambda: self.lose(runtime, worker, at_work, reason))
 
         def broken(reason: str) -> None:
@@ -279,7 +279,7 @@ class Dispatcher:
 
     def complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
         """A worker has finished a batch."""
-        free_since = runtime.worker_done(worker)
+        free_since = runtime.worker_done(worker, batch)
         if runtime.scheduler.queued_requests:
             self.touched[runtime] = None
         self._answer(runtime, batch, outcome, free_since)
@@ -320,7 +320,7 @@ class Dispatcher:
 
     # ---------------------------------------------------------------- workers that die
 
-    def lose(self, runtime: VersionRuntime, worker: int, at_work: bool, reason: str) -> None:
+    def lose(self, runtime: VersionRuntime, worker: int, at_work: Batch | None, reason: str) -> None:
         """A worker has died. What it had in hand runs elsewhere; what it was at work on, alone, and once."""
         title = _title(runtime.handle)
         _log.warning("%s: worker %d %s", title, worker, reason)

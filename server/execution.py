@@ -43,6 +43,32 @@ def execute(batch: Batch, metadata: ModelMetadata) -> Steps:
         return (yield from recover(batch, metadata, error))
 
 
+def plain_call(batch: Batch) -> Call | None:
+    """The only call that a batch needs unless it fails; None: it needs several."""
+    binding = batch.binding
+    if not binding.batched:
+        return Call(pieces(binding, batch.parts), 0, binding.outputs)
+    rows = batch.rows
+    if rows > batch.max_batch_size:
+        return None
+    padding = padded_size(rows, batch.allowed_batch_sizes) - rows if rows else 0
+    return Call(pieces(binding, batch.parts), padding, binding.outputs)
+
+
+def plain_results(batch: Batch, outputs: Outputs) -> list[Result]:
+    """What comes of the outputs of :func:`plain_call`.
+
+    Raises:
+        InternalError: the model gave more or less than it should.
+    """
+    binding = batch.binding
+    check_count(binding, outputs)
+    if binding.batched:
+        rows = batch.rows
+        check_rows(binding, outputs, padded_size(rows, batch.allowed_batch_sizes) if rows else 0)
+    return [Result(batch.parts, outputs)]
+
+
 def recover(batch: Batch, metadata: ModelMetadata, error: Exception) -> Steps:
     """What becomes of a batch that failed as a whole: its requests run one by one, if there are several."""
     alone = singles(batch.parts)

@@ -186,7 +186,7 @@ class VersionRuntime:
         times = [at for worker in list(self._workers.values()) if (at := worker.check(now)) is not None]
         return min(times, default=None)
 
-    def worker_done(self, worker: int) -> float:
+    def worker_done(self, worker: int, batch: Batch) -> float:
         """A worker has finished a batch: it goes on with the next, is idle, or leaves if there are too many.
 
         Returns:
@@ -195,8 +195,11 @@ class VersionRuntime:
         before = self._finished_at.get(worker, 0.0)
         self._finished_at[worker] = time.monotonic()
         in_hand = self._running.get(worker)
-        if in_hand:
+        if in_hand and in_hand[0] is batch:
             in_hand.popleft()
+        elif in_hand:
+            # One that is run again in parts is overtaken.
+            self._running[worker] = deque(each for each in in_hand if each is not batch)
         self.scheduler.worker_idle(worker)
         if len(self._workers) > self.load.workers and self.scheduler.is_idle(worker):
             self._dismiss(worker)

@@ -20,8 +20,8 @@ from .execution import run_batch
 
 #: Called from any thread: worker number, batch, outcome.
 Finished = Callable[[int, Batch, Outcome], None]
-#: Called in the front-end thread when a worker is gone: its number, whether it died at work, and of what.
-Lost = Callable[[int, bool, str], None]
+#: Called in the front-end thread when a worker is gone: its number, what it was at work on, what it died of.
+Lost = Callable[[int, Batch | None, str], None]
 
 
 @dataclass(frozen=True, slots=True)

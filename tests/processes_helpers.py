@@ -81,7 +81,8 @@ class Worker:
     def __init__(self, process: WorkerProcess) -> None:
         self.process = process
         self._poll = select.poll()
-        self._poll.register(process.fileno(), select.POLLIN)
+        for fd in process.filenos():
+            self._poll.register(fd, select.POLLIN)
         self._next = 0
 
     def send(self, inputs: Mapping[str, Sequence[Array]], outputs: Sequence[str], padding: int = 0) -> int:
@@ -91,7 +92,8 @@ class Worker:
 
     def answer(self) -> Answer:
         while (answer := self.process.receive()) is None:
-            self._poll.poll()
+            if self.process.filenos()[1] in dict(self._poll.poll()):
+                self.process.note_gone()
         return answer
 
     def call(

@@ -16,9 +16,10 @@ FOLDERS = ("rpc", "manager", "server", "client", "bench")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "rpc": (),
     "rpc.errors": (),
+    "rpc.switch": (),
     "rpc.types": ("rpc.errors",),
     "rpc.wire": ("rpc.errors", "rpc.types"),
-    "rpc.pump": ("rpc.errors", "rpc.types", "rpc.wire", "rpc.transport"),
+    "rpc.pump": ("rpc.errors", "rpc.types", "rpc.wire", "rpc.transport", "rpc.switch"),
     "rpc.transport": ("rpc.errors", "rpc.types", "rpc.wire"),
     "rpc.ends": ("rpc.pump", "rpc.transport", "rpc.wire"),
     "manager": ("rpc.errors", "rpc.types"),
@@ -29,6 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # What the child imports it pays for at each start: no sockets of ZeroMQ, no front end.
     "server.processes": (
         "rpc.errors",
+        "rpc.switch",
         "rpc.types",
         "rpc.wire",
         "manager",

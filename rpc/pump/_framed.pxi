@@ -62,3 +62,11 @@ cdef list _framed_tensors(Record *record, Entry entry, list frames):
             inputs.append(_copied_array(head + at, nbytes, record.rows, shape, dtype))
             at += nbytes
     return inputs
+
+
+cdef object _framed_array(Frame frame, Py_ssize_t rows, tuple shape, dtype):
+    """An array of a frame that has exactly the bytes for it; no copy, unless the frame lies askew."""
+    cdef char *data = <char *> msg_data(&frame.message)
+    if <size_t> data % <size_t> dtype.alignment:
+        return _copied_array(data, msg_size(&frame.message), rows, shape, dtype)
+    return _array(data, frame, True, rows, shape, dtype)

@@ -3,9 +3,6 @@
 # The functions are looked up in the library that is already there, so that building needs neither libzmq nor
 # its headers, and sockets and messages belong to the same libzmq as pyzmq's.
 
-cdef extern from "Python.h":
-    int PyBuffer_FillInfo(Py_buffer *, object, void *, Py_ssize_t, bint, int) except -1
-
 #: zmq_msg_t: 64 bytes that only libzmq looks into.
 cdef struct msg_t:
     uint64_t opaque[8]

@@ -1,18 +1,6 @@
-# The wire's fields, and signatures as the loop over messages needs them.
+# Signatures as the loop over messages needs them.
 
-#: Offsets in the prefix; see ..wire.prefix.PREFIX.
 cdef enum:
-    AT_VERSION = 4
-    AT_KIND = 5
-    AT_ID = 8
-    AT_TIMEOUT = 16
-    AT_COUNT = 24
-    AT_HEADER_LEN = 28
-    AT_EXTRA_LEN = 32
-    AT_LIMIT = 36
-    AT_QUEUE_US = 40
-    AT_COMPUTE_US = 44
-    PREFIX_BYTES = 48
     #: A head in bytes up to this, because slices of bytes are cheaper than those of a view.
     COPIED_NBYTES = 4096
     TENSORS = 256
@@ -26,24 +14,7 @@ cdef enum:
 cdef uint64_t COUNT_LIMIT = MAX_COUNT
 cdef uint64_t LAST_ID = MAX_ID
 cdef uint64_t ENOUGH_NBYTES = DRAIN_NBYTES
-cdef uint32_t MAGIC_WORD = int.from_bytes(MAGIC, "little")
-assert PREFIX_SIZE == PREFIX_BYTES and MAX_TENSORS == TENSORS and VERSION == 1 and Kind.REQUEST == 1
-
-
-cdef inline uint32_t _u32(const char *at) noexcept nogil:
-    cdef uint32_t value
-    memcpy(&value, at, 4)
-    return value
-
-
-cdef inline uint64_t _u64(const char *at) noexcept nogil:
-    cdef uint64_t value
-    memcpy(&value, at, 8)
-    return value
-
-
-cdef inline size_t _aligned(size_t offset) noexcept nogil:
-    return (offset + 15) & ~<size_t> 15
+assert MAX_TENSORS == TENSORS
 
 
 cdef uint64_t _hashed(const char *data, size_t length, uint64_t seed) noexcept nogil:

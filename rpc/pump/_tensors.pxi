@@ -1,5 +1,9 @@
 # Tensors: memory that belongs to them, and arrays made of it.
 
+cdef extern from "Python.h":
+    int PyBuffer_FillInfo(Py_buffer *, object, void *, Py_ssize_t, bint, int) except -1
+
+
 cdef class Block:
     """Zero or more rows of one tensor, at an address that is a multiple of 64: what vector code likes best.
 
@@ -88,14 +92,6 @@ cdef object _array(void *data, owner, bint writable, Py_ssize_t rows, tuple shap
     Py_INCREF(owner)
     set_base(<PyObject *> array, <PyObject *> owner)
     return array
-
-
-cdef object _framed_array(Frame frame, Py_ssize_t rows, tuple shape, dtype):
-    """An array of a frame that has exactly the bytes for it; no copy, unless the frame lies askew."""
-    cdef char *data = <char *> msg_data(&frame.message)
-    if <size_t> data % <size_t> dtype.alignment:
-        return _copied_array(data, msg_size(&frame.message), rows, shape, dtype)
-    return _array(data, frame, True, rows, shape, dtype)
 
 
 cdef object _copied_array(const char *data, size_t nbytes, Py_ssize_t rows, tuple shape, dtype):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Literal
 
 import zmq
 
+from ..switch import pure_python
 from ..wire.header import Interner, Signature
 from .interface import Pump
 from .python import PythonPump
 
-#: Set to anything but 0 or nothing, this environment variable keeps the compiled pump out of use.
-PURE_PYTHON: Final = "TENSORWIRE_PURE_PYTHON"
-
 
 def _chosen() -> Callable[..., Pump]:
-    if os.environ.get(PURE_PYTHON, "0") not in ("", "0"):
+    if pure_python():
         return PythonPump
     try:
         # Here, and not above: it may not be there.

@@ -55,8 +55,9 @@ from .intake import Intake
 from .interface import DRAIN_NBYTES, Drained
 from .python import PythonPump
 
-include "_libzmq.pxi"
+include "_wire.pxi"
 include "_tensors.pxi"
+include "_libzmq.pxi"
 include "_signatures.pxi"
 include "_groups.pxi"
 include "_framed.pxi"

@@ -134,7 +134,11 @@ def _available_bytes() -> int:
 
 
 class Mapping:
-    """Shared memory as bytes. It stays mapped for as long as an array made of it is in use."""
+    """Shared memory as bytes. It stays mapped for as long as an array made of it is in use.
+
+    Attributes:
+        nbytes, bytes, address: its size, it, and where it begins.
+    """
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         """``fd`` remains the caller's.
@@ -156,7 +160,7 @@ class Mapping:
         except (OSError, ValueError) as error:
             raise ResourceExhaustedError(f"{self.nbytes} bytes cannot be mapped: {error}") from error
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(mapped, np.uint8)
-        self._address: int = self.bytes.ctypes.data
+        self.address: int = self.bytes.ctypes.data
 
     def lend(self, offset: int, nbytes: int, returned: deque[int] | None = None) -> Array:
         """The bytes there, read-only. When nothing uses them any more, ``offset`` is put into ``returned``.
@@ -166,7 +170,7 @@ class Mapping:
         """
         if offset < 0 or offset % ALIGNMENT or nbytes < 1 or offset + nbytes > self.nbytes:
             raise ProtocolError(f"a block of {nbytes} bytes at {offset} does not lie in {self.nbytes} bytes")
-        return np.asarray(_Lease(self.bytes, self._address + offset, nbytes, offset, returned))
+        return np.asarray(_Lease(self.bytes, self.address + offset, nbytes, offset, returned))
 
 
 class _Lease:

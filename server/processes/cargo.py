@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 INLINE_LIMIT: Final = 16_384
 #: If all that are so small have more bytes than this together, all go into shared memory: with the largest
 #: header and cargo it still makes no message that is too long.
-_INLINE_TOTAL: Final = 49_152
+INLINE_TOTAL: Final = 49_152
 _FORMS_KEPT: Final = 1024
 
 #: One tensor to send: its name, and the pieces whose rows it consists of.
@@ -139,7 +139,13 @@ class Packed(NamedTuple):
     fd: int
 
     def message(
-        self, kind: Kind, call_id: int, returned: Sequence[int] = (), compute_seconds: float = 0.0
+        self,
+        kind: Kind,
+        call_id: int,
+        returned: Sequence[int] = (),
+        *,
+        deadline_us: int = 0,
+        compute_seconds: float = 0.0,
     ) -> bytes:
         """The head frame."""
         return encode_tensors(
@@ -151,12 +157,16 @@ class Packed(NamedTuple):
             self.payloads,
             Cargo(self.blocks, tuple(returned)),
             inline_limit=self.inline_limit,
+            deadline_us=deadline_us,
             compute_seconds=compute_seconds,
         )
 
 
 class Outbound:
     """The sender's end of one direction: owns its arena.
+
+    Attributes:
+        allocator, address: of the arena.
 
     Args:
         model, version: for headers.
@@ -168,6 +178,7 @@ class Outbound:
         self, memory: Mapping, model: str, version: int, specs: Iterable[TensorSpec], kind: Kind
     ) -> None:
         self.allocator = Allocator(memory.nbytes)
+        self.address = memory.address
         self._memory = memory
         self._model = model
         self._version = version
@@ -188,7 +199,9 @@ class Outbound:
         """
         tensors = [_Tensor(name, pieces, padding, self._specs.get(name)) for name, pieces in named]
         rows = _shared_rows(tensors)
-        form = self._form(tensors, rows is not None, wanted)
+        first = 0 if rows is None else 1
+        shapes = tuple((tensor.name, tensor.dtype_name, tensor.shape[first:]) for tensor in tensors)
+        form = self.form(shapes, rows is not None, wanted)
         limit = _inline_limit(tensors)
         outside = [tensor for tensor in tensors if tensor.payload is not None or tensor.nbytes > limit]
         blocks, fd = self._place(outside) if outside else ((), -1)
@@ -206,16 +219,19 @@ class Outbound:
         if packed.fd >= 0:
             os.close(packed.fd)
 
-    def _form(self, tensors: Sequence[_Tensor], rows: bool, wanted: tuple[str, ...]) -> Form:
-        first = 1 if rows else 0
-        key: Hashable = (
-            wanted,
-            rows,
-            *[(tensor.name, tensor.dtype_name, tensor.shape[first:]) for tensor in tensors],
-        )
+    def form(
+        self, tensors: tuple[tuple[str, str, tuple[int, ...]], ...], rows: bool, wanted: tuple[str, ...]
+    ) -> Form:
+        """The header of messages with such tensors, each a name, a dtype and a shape, which lacks the leading
+        dimension if ``rows`` says that all share it.
+
+        Raises:
+            InvalidArgumentError: it is too long.
+        """
+        key: Hashable = (wanted, rows, tensors)
         form = self._forms.get(key)
         if form is None:
-            headers = tuple(TensorHeader(t.name, t.dtype_name, t.shape[first:]) for t in tensors)
+            headers = tuple(TensorHeader(*tensor) for tensor in tensors)
             if len(self._forms) >= _FORMS_KEPT:
                 self._forms.clear()
             form = self._forms[key] = Form(self._header(headers, rows, wanted), Layout(headers, rows))
@@ -287,14 +303,21 @@ def _shared_rows(tensors: Sequence[_Tensor]) -> int | None:
 
 def _inline_limit(tensors: Sequence[_Tensor]) -> int:
     small = sum(tensor.nbytes for tensor in tensors if tensor.nbytes <= INLINE_LIMIT)
-    return INLINE_LIMIT if small <= _INLINE_TOTAL else 0
+    return INLINE_LIMIT if small <= INLINE_TOTAL else 0
 
 
 class Inbound:
-    """The receiver's end of one direction: knows what of the sender's arena is still in use here."""
+    """The receiver's end of one direction: knows what of the sender's arena is still in use here.
+
+    Attributes:
+        address, bytes: of the arena.
+        returned: offsets of blocks that nobody here uses any more.
+    """
 
     def __init__(self, memory: Mapping) -> None:
         self._memory = memory
+        self.address = memory.address
+        self.bytes = memory.bytes
         self.returned: deque[int] = deque()
 
     def frames(self, cargo: Cargo, fd: int) -> list[Buffer | Array]:

@@ -17,6 +17,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
@@ -38,17 +40,22 @@ from ..logs import set_up_logging
 from . import framing
 from .arena import Mapping
 from .cargo import Inbound, Outbound, Packed
-from .framing import ChildSpec, Load, Loaded, Message, Returned, Stop
-from .link import Closed, Link
+from .framing import ChildSpec, Expired, Load, Loaded, Message, Returned, Stop
+from .link import Closed, Link, Received
+from .port import Port, make_port
 from .priority import lower_priority
 
 if TYPE_CHECKING:
-    from ...manager.engines.base import Servable
+    from ...manager.engines.base import Array, Servable
 
 _log = logging.getLogger("tensorwire.server")
 
 _STDERR: Final = 2
 _PR_SET_PDEATHSIG: Final = 1
+_REQUEST: Final = int(Kind.REQUEST)
+
+#: Runs a call; gives the answer, if the port does not have it, and what the model took.
+Compute = Callable[[], "tuple[Packed | None, float]"]
 
 
 class Inherited(NamedTuple):
@@ -94,7 +101,7 @@ class Child:
 
     def _begin(self) -> Servable | None:
         """Load what the first message says and tell how it went."""
-        first, _ = self._next()
+        first, _ = self._next(None)
         load = framing.read_control(first)
         if not isinstance(load, Load):
             raise ProtocolError(f"the first message is a {type(load).__name__}")
@@ -111,6 +118,7 @@ class Child:
         self._outbound = Outbound(
             self._answers, spec.model, spec.version, servable.metadata.outputs, Kind.REPLY
         )
+        self._port = make_port(self._link, self._inbound, self._outbound, self._signatures, blocking=True)
         tune_interpreter()
         # Until here the parent has kept what was said, in case that it was the last.
         os.dup2(self._stderr, _STDERR)
@@ -120,18 +128,30 @@ class Child:
 
     # ---------------------------------------------------------------- serve
 
-    def _next(self) -> tuple[Message, int]:
-        received = self._link.receive()
+    def _next(self, received: Received | None) -> tuple[Message, int]:
+        """Read what was received, or what is to be received now."""
+        received = received or self._link.receive()
         if received is None:
             raise ProtocolError("a socket that blocks had nothing")
         return framing.read(received.head), received.fd
 
     def _serve(self, servable: Servable) -> None:
+        port = self._port
+        received: Received | None = None
         while True:
-            message, fd = self._next()
-            if message.prefix.kind == Kind.REQUEST:
+            if port is not None:
+                received = port.receive_call()
+                if received is None:
+                    self._call(servable, port.call_id, partial(self._compute_plain, servable, port))
+                    continue
+            message, fd = self._next(received)
+            if message.prefix.kind == _REQUEST:
                 self._take_back(message.cargo.returned)
-                self._call(servable, message, fd)
+                if framing.has_expired(message, time.monotonic_ns() // 1000):
+                    self._expire(message, fd)
+                else:
+                    compute = partial(self._compute, servable, message, fd)
+                    self._call(servable, message.prefix.id, compute)
                 continue
             control = framing.read_control(message)
             if isinstance(control, Stop):
@@ -143,23 +163,47 @@ class Child:
         for offset in offsets:
             self._outbound.allocator.give_back(offset)
 
-    def _call(self, servable: Servable, message: Message, fd: int) -> None:
-        call_id = message.prefix.id
+    def _expire(self, message: Message, fd: int) -> None:
+        """Do not run a call, and say so."""
+        self._inbound.frames(message.cargo, fd)
+        if returned := self._inbound.take_returned():
+            self._link.send(framing.encode_control(Returned(tuple(returned))))
+        self._link.send(framing.encode_control(Expired(message.prefix.id)))
+
+    def _call(self, servable: Servable, call_id: int, compute: Compute) -> None:
         begun = time.perf_counter()
         try:
-            packed, seconds = self._compute(servable, message, fd)
+            packed, seconds = compute()
         except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a status here, once
             _leave_if_asked(error)
             failure = _translated(error, servable)
         else:
             # Only now that nobody here has the inputs any more.
-            reply = packed.message(Kind.REPLY, call_id, self._inbound.take_returned(), seconds)
-            self._link.send(reply, packed.fd)
-            if packed.fd >= 0:
-                os.close(packed.fd)
+            self._reply(call_id, packed, seconds)
             return
         # As above: behind the end of the exception, whose traceback has the inputs.
         self._fail(call_id, failure, time.perf_counter() - begun)
+
+    def _reply(self, call_id: int, packed: Packed | None, seconds: float) -> None:
+        if packed is None:
+            assert self._port is not None
+            self._port.post(call_id, seconds)
+            return
+        reply = packed.message(Kind.REPLY, call_id, self._inbound.take_returned(), compute_seconds=seconds)
+        self._link.send(reply, packed.fd)
+        if packed.fd >= 0:
+            os.close(packed.fd)
+
+    def _compute_plain(self, servable: Servable, port: Port) -> tuple[Packed | None, float]:
+        """As :meth:`_compute`, of the call that the port has; None: it has the outputs."""
+        wanted = port.wanted
+        begun = time.perf_counter()
+        try:
+            outputs = servable.run(port.take_inputs(), wanted)
+        except SystemExit as error:
+            raise _Leave(_status(error)) from error
+        seconds = time.perf_counter() - begun
+        return (None if port.pack(wanted, outputs) else self._pack(wanted, outputs)), seconds
 
     def _compute(self, servable: Servable, message: Message, fd: int) -> tuple[Packed, float]:
         """Run the model; its outputs lie where the parent reads them, and nothing else of it is kept."""
@@ -174,11 +218,14 @@ class Child:
         except SystemExit as error:
             raise _Leave(_status(error)) from error
         seconds = time.perf_counter() - begun
+        return self._pack(wanted, outputs), seconds
+
+    def _pack(self, wanted: tuple[str, ...], outputs: list[Array]) -> Packed:
         if len(outputs) != len(wanted):
             raise InternalError(f"the model gave {len(outputs)} outputs; expected {', '.join(wanted)}")
         named = [(name, (output,)) for name, output in zip(wanted, outputs, strict=True)]
         try:
-            return self._outbound.pack(named), seconds
+            return self._outbound.pack(named)
         except InvalidArgumentError as error:
             # Not the caller's fault, who has sent nothing of it.
             raise InternalError(f"the model's outputs cannot be sent: {error.message}") from error

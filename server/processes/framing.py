@@ -74,11 +74,17 @@ class Returned(msgspec.Struct, frozen=True, tag=True):
     offsets: tuple[int, ...]
 
 
+class Expired(msgspec.Struct, frozen=True, tag=True):
+    """Child to parent, in place of an answer: the call's deadline passed before it began; it was not run."""
+
+    call_id: int
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """Parent to child: end."""
 
 
-Control = Load | Loaded | Returned | Stop
+Control = Load | Loaded | Returned | Expired | Stop
 
 
 class Block(NamedTuple):
@@ -108,6 +114,8 @@ _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _CARGO: Final = msgspec.msgpack.Decoder(Cargo)
 _CONTROL: Final = msgspec.msgpack.Decoder(Control)
 _NO_CARGO: Final = Cargo()
+# Plain numbers, because comparing those takes less time.
+_REQUEST, _REPLY, _ERROR, _CONTROL_KIND = map(int, (Kind.REQUEST, Kind.REPLY, Kind.ERROR, Kind.CONTROL))
 _BAD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RpcError)
 
 
@@ -136,16 +144,33 @@ def encode_tensors(
     cargo: Cargo,
     *,
     inline_limit: int,
+    deadline_us: int = 0,
     compute_seconds: float = 0.0,
 ) -> bytes:
     """A REQUEST or REPLY. Payloads of tensors over ``inline_limit`` do not count: ``cargo`` has them.
+
+    ``deadline_us`` stands where requests of clients have the time that they leave: here it is a time of the
+    clock that all processes of a machine share (``time.monotonic``), so that waiting in the socket counts. 0:
+    there is none.
 
     Equals what ``build`` of the wire protocol gives, which takes much longer over a message of one request.
     """
     extra = _ENCODE(cargo)
     microseconds = min(round(compute_seconds * _MICROSECONDS), U32_MAX)
     prefix = PREFIX.pack(
-        MAGIC, VERSION, kind, 0, 0, call_id, 0, 1, len(header), len(extra), inline_limit, 0, microseconds
+        MAGIC,
+        VERSION,
+        kind,
+        0,
+        0,
+        call_id,
+        deadline_us,
+        1,
+        len(header),
+        len(extra),
+        inline_limit,
+        0,
+        microseconds,
     )
     parts: list[Buffer] = [prefix, header, extra]
     at = PREFIX_SIZE + len(header) + len(extra)
@@ -177,9 +202,9 @@ def read(head: bytes) -> Message:
         prefix = read_prefix(head)
     except RpcError as error:
         raise ProtocolError(error.message) from error
-    if prefix.kind in (Kind.ERROR, Kind.CONTROL):
+    if prefix.kind in (_ERROR, _CONTROL_KIND):
         return Message(prefix, head, _NO_CARGO)
-    if prefix.kind not in (Kind.REQUEST, Kind.REPLY) or prefix.count != 1:
+    if prefix.kind not in (_REQUEST, _REPLY) or prefix.count != 1:
         raise ProtocolError(f"kind {prefix.kind} with a count of {prefix.count} has no meaning here")
     start = PREFIX_SIZE + prefix.header_len
     try:
@@ -230,6 +255,11 @@ def read_error(message: Message) -> RpcError:
     start = PREFIX_SIZE + message.prefix.header_len
     text = decode_error(message.head[start : start + message.prefix.extra_len])
     return error_from_code(message.prefix.status, text)
+
+
+def has_expired(message: Message, now_us: int) -> bool:
+    """Whether a call's deadline has passed at this time of the clock that all processes share."""
+    return 0 < message.prefix.timeout_us <= now_us
 
 
 def compute_seconds(message: Message) -> float:

@@ -6,14 +6,19 @@ from __future__ import annotations
 import array
 import os
 import socket
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ...rpc.errors import ProtocolError
 from .framing import MAX_MESSAGE
 
+UNFIT: Final = "a message is too long, or came with several descriptors"
+
 #: Room for a few more descriptors than are ever sent: what comes in must be closed, too.
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * 4)
-_CUT: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
+# Plain numbers: arithmetic with enums takes longer than a system call.
+_CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
 
 class Closed(Exception):
@@ -32,8 +37,9 @@ class Link:
 
     def __init__(self, sock: socket.socket, *, blocking: bool) -> None:
         self._socket = sock
-        self._flags = 0 if blocking else socket.MSG_DONTWAIT
+        self._flags = 0 if blocking else _DONTWAIT
         self._buffer = bytearray(MAX_MESSAGE + 1)
+        self._buffers = [self._buffer]
         self._view = memoryview(self._buffer)
 
     def fileno(self) -> int:
@@ -50,11 +56,12 @@ class Link:
         Raises:
             Closed: nobody is there to read it.
         """
-        rights: list[tuple[int, int, Any]] = []
-        if fd >= 0:
-            rights.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd])))
         try:
-            self._socket.sendmsg([head], rights, self._flags)
+            if fd < 0:
+                self._socket.send(head, self._flags)
+            else:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+                self._socket.sendmsg([head], [rights], self._flags)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -68,9 +75,10 @@ class Link:
             Closed: there will be none any more.
             ProtocolError: it was longer than any message may be, or came with more than one descriptor.
         """
-        flags = self._flags | socket.MSG_CMSG_CLOEXEC
         try:
-            nbytes, ancillary, came, _ = self._socket.recvmsg_into([self._buffer], _ANCILLARY, flags)
+            nbytes, ancillary, came, _ = self._socket.recvmsg_into(
+                self._buffers, _ANCILLARY, self._flags | _CLOEXEC
+            )
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -84,7 +92,7 @@ class Link:
         if came & _CUT or len(fds) > 1:
             for fd in fds:
                 os.close(fd)
-            raise ProtocolError("a message is too long, or came with several descriptors")
+            raise ProtocolError(UNFIT)
         return Received(bytes(self._view[:nbytes]), fds[0] if fds else -1)
 
 

@@ -8,7 +8,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy.typing as npt
 
@@ -25,8 +25,9 @@ from ...rpc.wire.header import Interner, ReplySignature
 from ...rpc.wire.prefix import Kind
 from . import framing
 from .cargo import Inbound, Outbound
-from .framing import ChildSpec, Loaded, Message, Returned, Stop
-from .link import Received
+from .framing import ChildSpec, Expired, Loaded, Message, Returned, Stop
+from .link import Closed, Received
+from .port import Answer, make_port
 from .process import ChildProcess, WorkerLost
 from .spawner import Spawner
 
@@ -38,16 +39,8 @@ _TICK: Final = 0.05
 _OWN_IDS: Final = 1 << 63
 #: Blocks of outputs that nobody uses any more are told of with the next call, or when they are so many.
 _MANY: Final = 64
-
-
-class Answer(NamedTuple):
-    """What became of a call: outputs in the order asked for, read-only, or an error."""
-
-    call_id: int
-    outputs: list[Array] | None
-    error: RpcError | None
-    #: What the model took, as the child measured it.
-    compute_seconds: float
+#: Something has come, which is no answer.
+_NO_ANSWER: Final = Answer(0, None, None, 0.0)
 
 
 class WorkerProcess:
@@ -77,6 +70,7 @@ class WorkerProcess:
         #: is looked for: who waits for answers need not wait for room as well.
         self._unsent: deque[tuple[bytes, int]] = deque()
         self._own_ids = itertools.count(_OWN_IDS)
+        self._port = make_port(process.link, self._inbound, self._outbound, self._signatures, blocking=False)
 
     @classmethod
     def start(
@@ -108,9 +102,14 @@ class WorkerProcess:
         """Process id of the child."""
         return self._process.pid
 
-    def fileno(self) -> int:
-        """For poll: readable when :meth:`receive` has something, or the process is gone."""
-        return self._process.fileno()
+    def filenos(self) -> tuple[int, int]:
+        """For poll: readable when :meth:`receive` has something; readable when the process is gone, which is
+        to be told to :meth:`note_gone`."""
+        return self._process.filenos()
+
+    def note_gone(self) -> None:
+        """The process has ended: :meth:`receive` says so once everything that it sent was received."""
+        self._process.note_gone()
 
     @property
     def calls(self) -> int:
@@ -120,7 +119,12 @@ class WorkerProcess:
     # ---------------------------------------------------------------- calls
 
     def send_call(
-        self, call_id: int, inputs: Mapping[str, Sequence[Array]], padding: int, outputs: Sequence[str]
+        self,
+        call_id: int,
+        inputs: Mapping[str, Sequence[Array]],
+        padding: int,
+        outputs: Sequence[str],
+        deadline_us: int = 0,
     ) -> None:
         """Send a call; never blocks. Calls are run in the order in which they were sent.
 
@@ -130,15 +134,40 @@ class WorkerProcess:
                 be a tensor without rows. They can be changed as soon as this returns.
             padding: times that the last row is repeated at the end.
             outputs: names wanted, at least one.
+            deadline_us: the call is not begun at or after this time (of ``time.monotonic``, microseconds); 0:
+                there is none.
 
         Raises:
             WorkerLost: the process is gone.
             RpcError: an input cannot be sent: it has no form, or there is no memory for it.
         """
         wanted = tuple(outputs)
+        if self._port is not None and not self._unsent and not self._process.reason:
+            try:
+                sent = self._port.send_call(call_id, inputs, padding, wanted, deadline_us)
+            except Closed:
+                raise self._process.lost() from None
+            if sent is not False:
+                self._wanted[call_id] = wanted
+                if sent is not True:
+                    self._unsent.append((sent, -1))
+                return
+        self._send_call(call_id, inputs, padding, wanted, deadline_us)
+
+    def _send_call(
+        self,
+        call_id: int,
+        inputs: Mapping[str, Sequence[Array]],
+        padding: int,
+        wanted: tuple[str, ...],
+        deadline_us: int,
+    ) -> None:
+        """The long way."""
         packed = self._outbound.pack(inputs.items(), padding, wanted)
         try:
-            message = packed.message(Kind.REQUEST, call_id, self._inbound.take_returned())
+            message = packed.message(
+                Kind.REQUEST, call_id, self._inbound.take_returned(), deadline_us=deadline_us
+            )
         except BaseException:
             self._outbound.discard(packed)
             raise
@@ -152,17 +181,33 @@ class WorkerProcess:
             WorkerLost: the process is gone, or what it sends is no answer; then it is killed.
         """
         while True:
-            self._flush()
-            received = self._process.receive()
-            if received is None:
-                return None
+            if self._unsent:
+                self._flush()
             try:
-                answer = self._read(received)
+                answer = self._receive()
+            except Closed:
+                raise self._process.lost() from None
             except RpcError as error:
                 raise self._process.refuse(error.message) from error
-            self._tell_returned()
-            if answer is not None:
+            if answer is None:
+                self._process.check_gone()
+                return None
+            # Only where a call has just been answered: so these can never fill the socket by themselves.
+            if len(self._inbound.returned) >= _MANY:
+                self._tell_returned()
+            if answer is not _NO_ANSWER:
                 return answer
+
+    def _receive(self) -> Answer | None:
+        """What came next; None if nothing has come."""
+        if self._port is None:
+            received = self._process.link.receive()
+        else:
+            came = self._port.receive_answer(self._wanted)
+            if isinstance(came, Answer):
+                return came
+            received = came
+        return None if received is None else self._read(received)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Send a call and wait for its answer; for the warm-up, when nobody else uses the worker.
@@ -230,12 +275,10 @@ class WorkerProcess:
             _close(fd)
 
     def _tell_returned(self) -> None:
-        # Only where a call has just been answered: so these can never fill the socket by themselves.
-        if len(self._inbound.returned) >= _MANY:
-            offsets = tuple(self._inbound.take_returned())
-            self._send(framing.encode_control(Returned(offsets)), -1)
+        offsets = tuple(self._inbound.take_returned())
+        self._send(framing.encode_control(Returned(offsets)), -1)
 
-    def _read(self, received: Received) -> Answer | None:
+    def _read(self, received: Received) -> Answer:
         try:
             message = framing.read(received.head)
         except RpcError:
@@ -246,24 +289,27 @@ class WorkerProcess:
             return self._read_reply(message, received.fd)
         _close(received.fd)
         if kind == Kind.ERROR:
-            self._answered(message)
+            self._answered(message.prefix.id)
             error = framing.read_error(message)
             return Answer(message.prefix.id, None, error, framing.compute_seconds(message))
         control = framing.read_control(message)
+        if isinstance(control, Expired):
+            self._answered(control.call_id)
+            return Answer(control.call_id, None, None, 0.0, expired=True)
         if not isinstance(control, Returned):
             raise ProtocolError(f"{type(control).__name__} is nothing that a loaded worker says")
         self._take_back(control.offsets)
-        return None
+        return _NO_ANSWER
 
     def _read_reply(self, message: Message, fd: int) -> Answer:
         seconds = framing.compute_seconds(message)
         try:
             frames = self._inbound.frames(message.cargo, fd)
         except ResourceExhaustedError as error:
-            self._answered(message)
+            self._answered(message.prefix.id)
             self._take_back(message.cargo.returned)
             return Answer(message.prefix.id, None, error, seconds)
-        wanted = self._answered(message)
+        wanted = self._answered(message.prefix.id)
         signature = self._signatures.get(framing.raw_header(message))
         if signature.layout.names != wanted:
             raise ProtocolError(f"outputs {signature.layout.names}; expected {wanted}")
@@ -271,10 +317,10 @@ class WorkerProcess:
         self._take_back(message.cargo.returned)
         return Answer(message.prefix.id, outputs, None, seconds)
 
-    def _answered(self, message: Message) -> tuple[str, ...]:
-        wanted = self._wanted.pop(message.prefix.id, None)
+    def _answered(self, call_id: int) -> tuple[str, ...]:
+        wanted = self._wanted.pop(call_id, None)
         if wanted is None:
-            raise ProtocolError(f"an answer to call {message.prefix.id}, which is not in hand")
+            raise ProtocolError(f"an answer to call {call_id}, which is not in hand")
         return wanted
 
     def _take_back(self, offsets: Sequence[int]) -> None:

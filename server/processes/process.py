@@ -60,6 +60,7 @@ class ChildProcess:
     """A child: its process, its end of the socket, its arenas.
 
     Attributes:
+        link: our end of the socket.
         calls, answers: the arenas.
     """
 
@@ -69,17 +70,18 @@ class ChildProcess:
         self.calls = calls
         self.answers = answers
         self._process = process
-        self._link = link
+        self.link = link
         self._stderr = stderr
         self._stderr_read = 0
-        self._reason = ""
+        #: Why it was killed, if it was.
+        self.reason = ""
         self._lock = threading.Lock()
         self._closed = False
         self._pidfd = os.pidfd_open(process.pid)
-        # Both, because processes that the model has started may keep the socket open.
-        self._epoll = select.epoll()
-        self._epoll.register(link.fileno(), select.EPOLLIN)
-        self._epoll.register(self._pidfd, select.EPOLLIN)
+        self._gone = False
+        self._poll = select.poll()
+        for fd in self.filenos():
+            self._poll.register(fd, select.POLLIN)
 
     @classmethod
     def start(cls, spec: ChildSpec, spawner: Spawner) -> ChildProcess:
@@ -97,7 +99,7 @@ class ChildProcess:
             except OSError as error:
                 raise ResourceExhaustedError(f"a worker process cannot be started: {error}") from error
         with contextlib.suppress(Closed):  # it will be seen when its answer is waited for
-            child._link.send(load)
+            child.link.send(load)
         return child
 
     @classmethod
@@ -131,22 +133,29 @@ class ChildProcess:
         """Process id."""
         return self._process.pid
 
-    def fileno(self) -> int:
-        """For poll: readable when there is a message, or the process is gone."""
-        return self._epoll.fileno()
+    def filenos(self) -> tuple[int, int]:
+        """For poll: readable when there is a message; readable when the process is gone."""
+        # Both, because processes that the model has started may keep the socket open.
+        return self.link.fileno(), self._pidfd
 
     def wait(self, timeout: float | None = None) -> None:
         """Until there is a message, or the process is gone; at most so many seconds."""
-        self._epoll.poll(timeout, 1)
+        found = self._poll.poll(None if timeout is None else timeout * 1000)
+        if any(fd == self._pidfd for fd, _ in found):
+            self._gone = True
+
+    def note_gone(self) -> None:
+        """The process has ended: once everything that it sent has been received, it is lost."""
+        self._gone = True
 
     def send(self, message: bytes, fd: int) -> bool:
         """See :meth:`.link.Link.send`; raises WorkerLost."""
-        if self._reason:
-            raise self._lost()
+        if self.reason:
+            raise self.lost()
         try:
-            return self._link.send(message, fd)
+            return self.link.send(message, fd)
         except Closed:
-            raise self._lost() from None
+            raise self.lost() from None
 
     def receive(self) -> Received | None:
         """The next message; None if there is none at the moment.
@@ -155,35 +164,40 @@ class ChildProcess:
             WorkerLost: the process is gone.
         """
         try:
-            received = self._link.receive()
+            received = self.link.receive()
         except Closed:
-            raise self._lost() from None
+            raise self.lost() from None
         except ProtocolError as error:
             raise self.refuse(error.message) from error
-        if received is None and self._process.poll() is not None:
-            raise self._lost()
+        if received is None:
+            self.check_gone()
         return received
+
+    def check_gone(self) -> None:
+        """Nothing is left to be received. Raises WorkerLost if the process was seen to be gone before."""
+        if self._gone:
+            raise self.lost()
 
     def refuse(self, why: str) -> WorkerLost:
         """End a process that sends what it should not."""
         reason = f"was stopped because of what it sent: {one_line(why)}"
         self.kill(reason)
-        return WorkerLost(self._reason or reason)
+        return WorkerLost(self.reason or reason)
 
     def kill(self, reason: str) -> None:
         """SIGKILL; the first reason counts, and none if it is gone already."""
         with self._lock:
             if self._process.poll() is not None:
                 return
-            self._reason = self._reason or reason
+            self.reason = self.reason or reason
             self._process.kill()
 
-    def _lost(self) -> WorkerLost:
+    def lost(self) -> WorkerLost:
         """How the process has ended, whose socket has."""
         if not self._ended(_GOING_MS):
             self.kill("closed its connection to the server")
         status = self._process.poll()
-        reason = self._reason or describe_status(-signal.SIGKILL if status is None else status)
+        reason = self.reason or describe_status(-signal.SIGKILL if status is None else status)
         return WorkerLost(reason, status)
 
     def _ended(self, milliseconds: float) -> bool:
@@ -229,8 +243,7 @@ class ChildProcess:
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._epoll.close()
-            self._link.close()
+            self.link.close()
             os.close(self._pidfd)
             os.close(self._stderr)
 

@@ -189,7 +189,7 @@ class TestRoundTrip:
         arrays = [np.zeros(shape, data.draw(st.sampled_from(["u1", "f8"]))) for shape in shapes]
         packed = pair.outbound.pack([(str(at), [array]) for at, array in enumerate(arrays)], 0, ("y",))
         seconds = data.draw(st.floats(0, 10_000))
-        message = packed.message(Kind.REQUEST, 9, [64], seconds)
+        message = packed.message(Kind.REQUEST, 9, [64], compute_seconds=seconds)
         (expected,) = build(
             Kind.REQUEST,
             first_id=9,

@@ -51,13 +51,13 @@ def batch(*numbers: int, again: bool = False, mirrored: bool = False) -> Batch:
 )
 def test_fates(again: bool, mirrored: bool, at_work: bool, hopeless: bool, first: Fate, second: Fate) -> None:
     in_hand = [batch(1, 2, again=again, mirrored=mirrored), batch(3, again=again, mirrored=mirrored)]
-    found = list(casualties(in_hand, at_work, hopeless))
+    found = list(casualties(in_hand, in_hand[0] if at_work else None, hopeless))
     assert [(ids([case.part]), case.fate) for case in found] == [([1, 2], first), ([3], second)]
     assert [case.batch for case in found] == in_hand
 
 
 def test_a_worker_with_nothing_in_hand_takes_nobody_with_it() -> None:
-    assert list(casualties([], False, False)) == []
+    assert list(casualties([], None, False)) == []
 
 
 class Pump:
@@ -145,7 +145,8 @@ class Rig:
         self.dispatcher.dispatch()
 
     def lose(self, worker: int, at_work: bool = True) -> None:
-        self.dispatcher.lose(self.runtime, worker, at_work, "was killed by the test")
+        struck = self.tombs[worker].batches[0] if at_work else None
+        self.dispatcher.lose(self.runtime, worker, struck, "was killed by the test")
         self.dispatcher.dispatch()
 
     def finish(self, worker: int) -> None:

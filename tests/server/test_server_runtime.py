@@ -81,9 +81,9 @@ class Rig:
 
     def finish(self) -> int:
         self.gate.set()
-        worker, _, outcome = self.done.get(timeout=10)
+        worker, finished, outcome = self.done.get(timeout=10)
         assert outcome.results[0].error is None
-        self.runtime.worker_done(worker)
+        self.runtime.worker_done(worker, finished)
         return worker
 
 
