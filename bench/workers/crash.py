@@ -164,13 +164,13 @@ def kill(where: Scene) -> CrashRun:
         disturbances.append(_signal(where, pid, signal.SIGKILL))
     last = disturbances[-1].at
     spend(max(0.0, last + settings.after[1] - time.monotonic()))
+    wait_for_workers(where.client, MODEL, settings.workers, _PATIENCE)
     tally = where.caller.stop()
     phases = {
         "before": cut(calm, _WINDOW),
         "meanwhile": cut((begun, last + settings.every), settings.every),
         "after": cut((last + settings.after[0], last + settings.after[1]), _WINDOW),
     }
-    wait_for_workers(where.client, MODEL, settings.workers, _PATIENCE)
     return CrashRun(tally, disturbances, phases, counters(where.client, MODEL)["workers_lost"] - before)
 
 
