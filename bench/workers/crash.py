@@ -154,7 +154,7 @@ def write(directory: Path, settings: CrashSettings) -> None:
 def kill(where: Scene) -> CrashRun:
     """Kill workers, one after the other."""
     settings, draw = where.settings, random.Random(where.settings.seed)
-    before = int(counters(where.client, MODEL).get("workers_lost", 0))
+    before = _lost(where)
     calm = _calm(where)
     begun = time.monotonic()
     disturbances: list[Disturbance] = []
@@ -164,33 +164,39 @@ def kill(where: Scene) -> CrashRun:
         disturbances.append(_signal(where, pid, signal.SIGKILL))
     last = disturbances[-1].at
     spend(max(0.0, last + settings.after[1] - time.monotonic()))
+    wait_for_workers(where.client, MODEL, settings.workers, _PATIENCE)
     tally = where.caller.stop()
     phases = {
         "before": cut(calm, _WINDOW),
         "meanwhile": cut((begun, last + settings.every), settings.every),
         "after": cut((last + settings.after[0], last + settings.after[1]), _WINDOW),
     }
-    wait_for_workers(where.client, MODEL, settings.workers, _PATIENCE)
-    return CrashRun(tally, disturbances, phases, counters(where.client, MODEL)["workers_lost"] - before)
+    return CrashRun(tally, disturbances, phases, _lost(where) - before)
 
 
 def stop(where: Scene) -> CrashRun:
     """Stop workers, one after the other, each when the one before has been replaced."""
     settings, draw = where.settings, random.Random(where.settings.seed)
-    lost = int(counters(where.client, MODEL).get("workers_lost", 0))
+    lost = _lost(where)
     phases: dict[str, list[Span]] = {"before": cut(_calm(where), _WINDOW), "meanwhile": [], "after": []}
     disturbances: list[Disturbance] = []
-    for _ in range(settings.stops):
+    for number in range(settings.stops):
         pid = draw.choice(sorted(worker_pids(where.server.pid, MODEL)))
         stopped = _signal(where, pid, signal.SIGSTOP)
+        # Until the server has seen that it is gone, it counts as there.
+        until(lambda expected=lost + number + 1: _lost(where) >= expected, _PATIENCE)
         wait_for_workers(where.client, MODEL, settings.workers, _PATIENCE)
         whole = time.monotonic()
         disturbances.append(stopped._replace(whole=whole - stopped.at))
         phases["meanwhile"].append((stopped.at, whole))
         spend(max(0.0, stopped.at + stopped.gone + settings.after[0] - whole))
         phases["after"] += cut(spend(settings.after[1] - settings.after[0]), _WINDOW)
-    lost = counters(where.client, MODEL)["workers_lost"] - lost
-    return CrashRun(where.caller.stop(), disturbances, phases, lost)
+    return CrashRun(where.caller.stop(), disturbances, phases, _lost(where) - lost)
+
+
+def _lost(where: Scene) -> int:
+    """Workers that the server says it has lost."""
+    return int(counters(where.client, MODEL).get("workers_lost", 0))
 
 
 def _calm(where: Scene) -> Span:

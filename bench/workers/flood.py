@@ -40,13 +40,13 @@ class FloodSettings(msgspec.Struct, frozen=True, kw_only=True):
     work: float = 0.005
     #: Of one to the other.
     modest_work: float = 0.001
-    rate: float = 200.0
+    rate: float = 100.0
     flood: float = 10.0
     #: Of requests of the flood.
     timeout: float = 0.3
     callers: int = 16
-    rounds: int = 5
-    seconds: float = 1.2
+    rounds: int = 4
+    seconds: float = 1.6
     #: After a flood, until its last requests have ended, and of each that does not count: queues fill.
     settle: float = 0.3
 

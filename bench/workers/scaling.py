@@ -40,8 +40,9 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     work: float = 0.002
     callers: int = 8
-    rounds: int = 5
-    seconds: float = 0.6
+    #: Short slices, so that a machine that slows down does so for all.
+    rounds: int = 8
+    seconds: float = 0.4
 
 
 def run(proof: Proof, full: bool) -> None:
