@@ -170,6 +170,20 @@ class Dispatcher:
         if runtime.idle and not handle.acquire():
             return False
         binding = runtime.bindings.get(bundle.signature)
+        if bundle.rows is not None and not binding.batched and binding.error is None:
+            # To a model that runs each as a whole, a request is one row, whatever its leading dimension.
+            for request in range(lo, hi):
+                self._admit_part(runtime, binding, bundle.single(request), 0, 1, now)
+        else:
+            self._admit_part(runtime, binding, bundle, lo, hi, now)
+        if runtime.idle:
+            handle.release()
+        return True
+
+    def _admit_part(
+        self, runtime: VersionRuntime, binding: Binding, bundle: Bundle, lo: int, hi: int, now: float
+    ) -> None:
+        """Queue those of the requests for which there is room, refuse the others."""
         while lo < hi:
             end, error = lo, binding.error
             if error is None:
@@ -183,9 +197,6 @@ class Dispatcher:
                 self.overloaded = self.overloaded or binding.error is None
                 runtime.counters.rejected += lo - end
                 self._refuse(Slice(bundle, end, lo), error)
-        if runtime.idle:
-            handle.release()
-        return True
 
     def _enqueue(self, runtime: VersionRuntime, binding: Binding, part: Slice, now: float) -> None:
         runtime.active_at = now

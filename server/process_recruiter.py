@@ -16,10 +16,12 @@ from .workers import Surroundings, Worker
 _log = logging.getLogger("tensorwire.server")
 
 #: Workers that died in a row without having finished a batch, or could not be started, before the version is
-#: given up. One that works in between starts the count afresh.
+#: given up, if none is left that works. The death of one that has worked starts the count afresh.
 FRUITLESS: Final = 5
 #: Seconds before the second fruitless restart in a row; doubles with each further one.
 _FIRST_DELAY: Final = 0.1
+#: And grows up to this, where others go on working.
+_LONGEST_DELAY: Final = 30.0
 
 
 class ProcessRecruiter:
@@ -29,6 +31,7 @@ class ProcessRecruiter:
         enlist: takes a worker, made for the number that it is given.
         broken: called when the version is given up, with the reason.
         wanted: whether one more worker is wanted still.
+        working: whether a productive worker is left.
     """
 
     def __init__(
@@ -37,8 +40,10 @@ class ProcessRecruiter:
         servable: ProcessServable,
         around: Surroundings,
         enlist: Callable[[Callable[[int], Worker]], None],
+        *,
         broken: Callable[[str], None],
         wanted: Callable[[], bool],
+        working: Callable[[], bool],
     ) -> None:
         self.coming = 0
         self._handle = handle
@@ -47,6 +52,7 @@ class ProcessRecruiter:
         self._enlist_worker = enlist
         self._broken = broken
         self._wanted = wanted
+        self._working = working
         self._fruitless = 0
 
     def recruit(self) -> None:
@@ -63,10 +69,11 @@ class ProcessRecruiter:
         self._start_again("its workers die before they have finished a batch")
 
     def _start_again(self, trouble: str) -> None:
-        if self._fruitless >= FRUITLESS:
-            self._broken(f"{trouble}: {self._fruitless} times in a row")
+        fruitless = self._fruitless
+        if fruitless >= FRUITLESS and not self._working():
+            self._broken(f"{trouble}: {fruitless} times in a row")
             return
-        self._start(_FIRST_DELAY * 2 ** (self._fruitless - 2) if self._fruitless > 1 else 0.0)
+        self._start(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(fruitless - 2, 30)) if fruitless > 1 else 0.0)
 
     def _start(self, delay: float) -> None:
         self.coming += 1

@@ -22,6 +22,8 @@ from .workers import Surroundings
 
 Array = npt.NDArray[Any]
 
+#: Seconds after which a worker that had nothing to do counts as one that can work.
+_PROVEN: Final = 10.0
 _MICROSECONDS: Final = 1_000_000
 
 
@@ -53,8 +55,6 @@ class ProcessWorker:
     A batch that is handed out ahead waits in the process's socket. The process looks at its deadline when its
     turn comes; what it then did not run comes back, and what of it is still in time goes there once more.
 
-    Attributes:
-        productive: it has finished a batch.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class ProcessWorker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``released``: called when the front-end thread will not touch the process any more."""
-        self.productive = False
         self.process = process
+        self._worked = False
+        self._came = clock()
         self._number = number
         self._handle = handle
         self._around = around
@@ -84,6 +85,11 @@ class ProcessWorker:
         messages, gone = self._filenos
         around.watch(messages, self._read)
         around.watch(gone, self._note_gone)
+
+    @property
+    def productive(self) -> bool:
+        """See :attr:`~.workers.Worker.productive`."""
+        return self._worked or self._clock() >= self._came + _PROVEN
 
     @property
     def process_id(self) -> int:
@@ -185,7 +191,7 @@ class ProcessWorker:
         job.begun = job.begun or now
 
     def _finish(self, job: _Job, results: list[Result], now: float) -> None:
-        self.productive = self.productive or bool(results)
+        self._worked = self._worked or bool(results)
         outcome = Outcome(results, job.compute_seconds, job.begun or now, job.expired)
         self._around.finished(self._number, job.batch, outcome)
 

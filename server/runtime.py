@@ -138,10 +138,22 @@ class VersionRuntime:
         from .processes.servable import ProcessServable
 
         assert isinstance(servable, ProcessServable)
-        return ProcessRecruiter(self.handle, servable, around, self._enlist, broken, self._wants_another)
+        return ProcessRecruiter(
+            self.handle,
+            servable,
+            around,
+            self._enlist,
+            broken=broken,
+            wanted=self._wants_another,
+            working=self._works,
+        )
 
     def _wants_another(self) -> bool:
         return not self._stopped and len(self._workers) < self.load.workers
+
+    def _works(self) -> bool:
+        """Whether a worker is left that has shown that it can work."""
+        return any(worker.productive for worker in self._workers.values())
 
     def _enlist(self, make: Callable[[int], Worker]) -> None:
         number = self._next_worker

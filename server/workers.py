@@ -46,13 +46,12 @@ class Surroundings:
 
 
 class Worker(Protocol):
-    """Something that runs batches, one at a time. Used by the front-end thread.
+    """Something that runs batches, one at a time. Used by the front-end thread."""
 
-    Attributes:
-        productive: it has finished a batch.
-    """
-
-    productive: bool
+    @property
+    def productive(self) -> bool:
+        """It has finished a batch, or has been ready to for long."""
+        ...
 
     @property
     def process_id(self) -> int | None:
@@ -136,7 +135,7 @@ class Recruiter(Protocol):
         ...
 
     def replace(self, productive: bool) -> None:
-        """Bring up one in place of a worker that died; ``productive``: it had finished a batch."""
+        """Bring up one in place of a worker that died; ``productive``: as :attr:`Worker.productive`."""
         ...
 
 

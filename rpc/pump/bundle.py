@@ -107,6 +107,20 @@ class Bundle:
         twin.mirrored = True
         return twin
 
+    def single(self, request: int) -> Bundle:
+        """One request by itself, and as one row, however many it has: for models that take it as a whole."""
+        (message,) = self.messages(request, request + 1)
+        start, end = self.row_start(request), self.row_start(request + 1)
+        alone = copy.copy(self)
+        alone.peers, alone.first_ids, alone.counts = [message.peer], [message.first_id], None
+        alone.deadlines = [self.deadline_run(request, request + 1)[1]]
+        alone.earliest_deadline = alone.deadlines[0]
+        alone.inputs = [block[start:end] for block in self.inputs]
+        alone.nbytes = sum(block.nbytes for block in alone.inputs)
+        alone.rows, alone.total_rows, alone.requests = None, 1, 1
+        alone._starts = alone._row_starts = None
+        return alone
+
     def _message_starts(self) -> list[int]:
         """First request of each message, and the end."""
         if self._starts is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+import bundles
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,3 +156,23 @@ def test_fit_takes_nothing_where_nothing_fits(uneven: bool) -> None:
     bundle = Model([(b"a", 0, [5, 1], 1.0)], uneven).bundle
     assert bundle.fit(0, 2, 0) == 0
     assert bundle.fit(0, 2, 3) == (0 if uneven else 2)
+
+
+def test_a_single_request_is_one_row_with_all_its_rows_in_it() -> None:
+    blocks = [np.arange(6)[:, None], np.arange(6) * 10]
+    several = bundles.bundle(5, 6, 7, rows=[1, 3, 2], deadline=[1.0, 2.0, 3.0], inputs=blocks)
+    alone = several.single(1)
+    assert bundles.ids([whole(alone)]) == [6]
+    assert [block.tolist() for block in alone.inputs] == [[[1], [2], [3]], [10, 20, 30]]
+    assert (alone.requests, alone.total_rows, alone.rows, alone.counts) == (1, 1, None, None)
+    assert (alone.deadlines, alone.earliest_deadline) == ([2.0], 2.0)
+    assert alone.nbytes == sum(block[1:4].nbytes for block in blocks)
+    assert whole(alone).rows == 1
+    assert several.overlaps(0, 3, b"a", 6, 1) == [(1, 2)]
+    assert alone.overlaps(0, 1, b"a", 6, 1) == [(0, 1)]
+
+
+def test_a_single_request_of_an_envelope() -> None:
+    envelope = bundles.bundle(5, 6, 7, rows=[1, 3, 2], envelope=True, inputs=[np.arange(6)])
+    assert [bundles.ids([whole(envelope.single(index))]) for index in range(3)] == [[5], [6], [7]]
+    assert [envelope.single(index).inputs[0].tolist() for index in range(3)] == [[0], [1, 2, 3], [4, 5]]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from bundles import bundle, signature
@@ -303,3 +304,23 @@ class TestAhead:
         assert (rig.dispatcher.in_flight, rig.handle.references) == (0, 0)
         rig.dispatcher.close()
         assert runtime.join(10)
+
+
+def test_to_a_model_that_is_not_batched_a_request_is_one_row_however_long() -> None:
+    rig = Rig(costs={}, enabled=False, max_batch_size=1, max_in_flight=10)
+    rig.config = msgspec.structs.replace(rig.config, limits=LimitsConfig(max_queued_rows=3, max_in_flight=10))
+    rig.publish(1)
+    rig.handle.metadata = msgspec.structs.replace(rig.handle.metadata, batched=False)
+    rows = np.ones((12, 2), np.float32)
+    rig.dispatcher.take([bundle(1, 2, 3, rows=[5, 4, 3], inputs=[rows], of=X)], time.monotonic())
+    (runtime,) = rig.dispatcher.runtimes()
+    assert (runtime.load.queued_rows, runtime.load.in_flight) == (3, 3)
+    assert rig.pump.errors == []
+    rig.dispatcher.dispatch()
+    for _ in range(3):
+        rig.dispatcher.complete(*rig.desk.finished.get(timeout=10))
+        rig.dispatcher.dispatch()
+    assert [len(batch) for batch in rig.batches] == [5, 4, 3]
+    assert (rig.dispatcher.in_flight, runtime.load.queued_rows, rig.counters.rows) == (0, 0, 3)
+    rig.dispatcher.close()
+    assert runtime.join(10)
