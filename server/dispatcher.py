@@ -116,7 +116,11 @@ class Dispatcher:
         express = self._express.get(signature, snapshot)
         if express is None:
             express = self._find_express(signature, snapshot)
-        return express.run(bundle, alone, self._pump, self._answer)
+        return express.run(bundle, alone, self._pump, self._answer_express)
+
+    def _answer_express(self, runtime: VersionRuntime, batch: Batch, outcome: Outcome) -> None:
+        runtime.account(batch, outcome)
+        self._answer(runtime, batch, outcome)
 
     def _route(self, bundle: Bundle, now: float) -> None:
         header = bundle.signature.header
@@ -262,20 +266,23 @@ class Dispatcher:
         # Each once: what runs here must not hold back the messages that arrive meanwhile, and refusals.
         touched, self.touched = self.touched, {}
         for runtime in touched:
-            now = time.monotonic()
-            scheduler = runtime.scheduler
-            scheduler.limit = self._shares.limit(runtime, self._runtimes.values(), now)
-            decision = scheduler.decide(now)
-            runtime.wake_at = now + IN_USE if scheduler.held_back else decision.wake_at
-            for part in decision.expired:
-                self._expire(runtime, part)
-            for run in decision.runs:
-                batch = runtime.batch(runtime.binding_of(run), run.parts, run.rows, now, run.key)
-                self._admission.start(run.rows, runtime.load)
-                if runtime.runs_inline(run, now):
-                    self.complete(runtime, run.worker, batch, runtime.run_inline(batch))
-                else:
-                    runtime.submit(run.worker, batch)
+            self._decide(runtime)
+
+    def _decide(self, runtime: VersionRuntime) -> None:
+        now = time.monotonic()
+        scheduler = runtime.scheduler
+        scheduler.limit = self._shares.limit(runtime, self._runtimes.values(), now)
+        decision = scheduler.decide(now)
+        runtime.wake_at = now + IN_USE if scheduler.held_back else decision.wake_at
+        for part in decision.expired:
+            self._expire(runtime, part)
+        for run in decision.runs:
+            batch = runtime.batch(runtime.binding_of(run), run.parts, run.rows, now, run.key)
+            self._admission.start(run.rows, runtime.load)
+            if runtime.runs_inline(run, now):
+                self.complete(runtime, run.worker, batch, runtime.run_inline(batch))
+            else:
+                runtime.submit(run.worker, batch)
 
     def _expire(self, runtime: VersionRuntime, part: Slice) -> None:
         runtime.counters.expired += part.requests
@@ -291,16 +298,18 @@ class Dispatcher:
     def complete(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
         """A worker has finished a batch."""
         free_since = runtime.worker_done(worker, batch)
+        runtime.account(batch, outcome, free_since)
         if runtime.scheduler.queued_requests:
-            self.touched[runtime] = None
-        self._answer(runtime, batch, outcome, free_since)
+            if runtime.supervised:
+                # A process shall not wait for its next batch until these answers are written.
+                self._decide(runtime)
+            else:
+                self.touched[runtime] = None
+        self._answer(runtime, batch, outcome)
         for part in batch.parts:
             self._leave(runtime, part)
 
-    def _answer(
-        self, runtime: VersionRuntime, batch: Batch, outcome: Outcome, free_since: float = 0.0
-    ) -> None:
-        runtime.account(batch, outcome, free_since)
+    def _answer(self, runtime: VersionRuntime, batch: Batch, outcome: Outcome) -> None:
         for part in outcome.expired:
             self._refuse_expired(part)
         compute_us = int(outcome.compute_seconds * 1e6)

@@ -79,6 +79,8 @@ class FrontEnd:
         self._wake_lock = threading.Lock()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        #: The thread's.
+        self._ident = 0
         self._idle = threading.Event()
         self.pump: Pump | None = None
         self._started: Dispatcher | None = None
@@ -165,7 +167,7 @@ class FrontEnd:
     def completed(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
         """See :class:`~.dispatcher.Desk`."""
         self._finished.append((runtime, worker, batch, outcome))
-        if threading.current_thread() is not self._thread:
+        if threading.get_ident() != self._ident:
             self._wake()
 
     def watch(self, fd: int, action: Callable[[], None]) -> None:
@@ -197,6 +199,7 @@ class FrontEnd:
         return self.pump
 
     def _run(self, socket: zmq.Socket[bytes]) -> None:
+        self._ident = threading.get_ident()
         poller, inner = self._poller, self._inner_poller
         poller.register(descriptor(socket), select.POLLIN)
         poller.register(self._wake_fd, select.POLLIN)

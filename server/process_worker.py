@@ -34,7 +34,7 @@ class _Job:
         alive: the batch without what has ``expired``.
         steps: what follows; None: the call is all there is to it, if it succeeds.
         begun: when the first call came to be the process's next; 0: it has not.
-        first: the call is the batch's first, and has its deadline.
+        first: the call is the batch's first, and has a deadline.
     """
 
     __slots__ = ("alive", "batch", "begun", "call_id", "compute_seconds", "expired", "first", "steps")
@@ -177,6 +177,7 @@ class ProcessWorker:
         if job.first:
             deadline = earliest_deadline(job.alive)
             deadline_us = 0 if deadline == math.inf else max(1, int(deadline * _MICROSECONDS))
+            job.first = deadline_us > 0
         self._calls += 1
         job.call_id = self._calls
         # What cannot be sent, because it has no form or nobody is there, the process is never at work on.

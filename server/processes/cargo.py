@@ -73,7 +73,7 @@ class _Tensor:
                 found = f"{piece.dtype}{list(piece.shape)} and {first.dtype}{list(first.shape)}"
                 raise InvalidArgumentError(f"tensor {self.name!r} has pieces that do not match: {found}")
             rows += piece.shape[0]
-        if self.padding == rows:
+        if self.padding and self.padding == rows:
             raise InvalidArgumentError(f"tensor {self.name!r} has no row that could be repeated")
         return (rows, *first.shape[1:])
 

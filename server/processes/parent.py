@@ -171,8 +171,8 @@ class WorkerProcess:
         except BaseException:
             self._outbound.discard(packed)
             raise
-        self._wanted[call_id] = wanted
         self._send(message, packed.fd)
+        self._wanted[call_id] = wanted
 
     def receive(self) -> Answer | None:
         """The next answer; None if there is none at the moment. Never blocks.

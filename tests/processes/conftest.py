@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 from processes_helpers import OBEYS, Start, starting, write_model
+from tensorwire.rpc.switch import PURE_PYTHON
 from tensorwire.server.processes.spawner import Spawner
 
 
-@pytest.fixture(scope="module")
-def spawner() -> Iterator[Spawner]:
-    with Spawner() as spawner:
-        yield spawner
+@pytest.fixture(scope="module", params=["python", "compiled"])
+def spawner(request: pytest.FixtureRequest) -> Iterator[Spawner]:
+    """Starts processes, which like their parent do with compiled calls or without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PURE_PYTHON, "1" if request.param == "python" else "0")
+        with Spawner() as spawner:
+            yield spawner
 
 
 @pytest.fixture
