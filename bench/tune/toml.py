@@ -113,7 +113,7 @@ def merge(text: str, values: Mapping[str, Any], remarks: Sequence[str]) -> str:
         found = tomllib.loads(merged)
     except tomllib.TOMLDecodeError as error:
         raise CannotMerge(str(error)) from None
-    if found != wanted:
+    if _filled(found) != _filled(wanted):
         raise CannotMerge("it has [workers] or [batching] in a form that is not understood here")
     return merged
 
@@ -126,6 +126,11 @@ def _laid(before: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         after.setdefault(key.partition(".")[0], {})[_leaf(key)] = value
     return after
+
+
+def _filled(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An empty section says nothing."""
+    return {key: value for key, value in document.items() if value != {}}
 
 
 def _without(lines: Sequence[str]) -> list[str]:

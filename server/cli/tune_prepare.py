@@ -50,7 +50,7 @@ def prepare_requests(
     if not request.texts:
         origin = "made up"
         notes.append(
-            "the sample was made up from the metadata (open dimensions are 1): real requests need --sample"
+            "the sample was made up from the metadata (open dimensions are 1); --sample takes real requests"
         )
     for requests in choices[:-1]:
         try:

@@ -148,12 +148,14 @@ def _errors(errors: dict[str, int]) -> str:
 
 def _explained(outcome: Outcome) -> list[str]:
     """What stands under the table."""
+    times = "once"
+    if len(outcome.baselines) > 1:
+        times = f"{len(outcome.baselines)} times: throughput +-{outcome.noise:.0%}"
     processes = f"{outcome.load_processes} process{'es' if outcome.load_processes > 1 else ''}"
     lines = [
         f"objective: p99 within {duration(outcome.plan.objective)}; {outcome.sample}",
         f"{outcome.machine()}; load from {processes}; took {outcome.seconds:.0f} s",
-        f"= the settings before, measured {len(outcome.baselines)} times: throughput +-{outcome.noise:.0%}; "
-        "`to before` compares with the nearest of these",
+        f"= the settings before, measured {times}; `to before` compares with the nearest of these",
         *outcome.notes,
     ]
     if outcome.ended:

@@ -179,7 +179,7 @@ class Run:
             wait = site.finish(wanted)
         except RpcError as error:
             self._in_force = (
-                f"not known: {error.message}. If the server has stopped, live settings are gone; "
+                f"not known ({error.message}); if the server has stopped, live settings are gone, "
                 f"else put them back with `{command(self._request.model, site.present.live)}`"
             )
             self._ended = self._ended or error.message

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ...bench.processes import ChildError
 from ...bench.tune.points import Point
 from ...bench.tune.session import Refused
 from ...rpc.errors import (
@@ -220,7 +222,12 @@ class LiveSite:
     def measure(self, callers: int, warmup: float, seconds: float) -> Measurement:
         """See :class:`~tensorwire.bench.tune.session.Site`."""
         before, calls, begun = self._arrived(), self._crew.calls, time.monotonic()
-        measured = self._crew.drive(callers, warmup, seconds)
+        try:
+            measured = self._crew.drive(callers, warmup, seconds)
+        except ChildError:
+            # If the cause is that the server is gone, let that be the error.
+            self._client.control("health")
+            raise
         here, elsewhere = (now - then for now, then in zip(self._arrived(), before, strict=True))
         ours = self._crew.calls - calls
         self.others = self.others[0] + max(0, here - ours), self.others[1] + max(0, elsewhere)
@@ -281,7 +288,9 @@ def command(model: str, wanted: Mapping[str, Any]) -> str:
     """What an operator types to have these values live."""
     if not wanted:
         return f"tensorwire settings {model} --reset workers batching"
-    typed = " ".join(f"{key}={'none' if value is None else value}" for key, value in wanted.items())
+    typed = " ".join(
+        shlex.quote(f"{key}={'none' if value is None else value}") for key, value in wanted.items()
+    )
     return f"tensorwire settings {model} {typed}"
 
 
