@@ -110,7 +110,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         number: in the table and in the plot, from 1.
         present: the settings that were in force before.
-        relative: throughput relative to the nearest baselines; ``None``: not known.
+        relative: throughput relative to that of the present settings, by way of the nearest baselines;
+            ``None``: not known.
         confirmed: the figures are of a second measurement.
     """
 
@@ -140,11 +141,17 @@ def lines(
     measured: Sequence[Measured], baselines: Sequence[Baseline], present: Point, objective: float
 ) -> list[Line]:
     """All points, in the order in which they were measured."""
-    return [
+    found = [
         _present(number, one, baselines, objective)
         if one.point == present
         else _line(number, one, baselines, objective)
         for number, one in enumerate(measured, 1)
+    ]
+    # The baselines are repeated with one number of callers; with another one the same settings may do more.
+    unit = next((line.relative for line in found if line.present), None) or 1.0
+    return [
+        msgspec.structs.replace(line, relative=None if line.relative is None else line.relative / unit)
+        for line in found
     ]
 
 

@@ -31,6 +31,13 @@ _AROUND: Final = (
 _PLACES: Final = tuple((dx * far, dy * far) for far in (9.0, 16.0, 25.0, 36.0) for dx, dy in _AROUND)
 
 
+#: What a number stands on.
+_BEHIND: Final = {"boxstyle": "round,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+#: Lines of the key in one column, and the width of a further one in inches.
+_KEY_LINES: Final = 30
+_KEY_WIDTH: Final = 3.2
+
+
 class NoPlotter(Exception):
     """matplotlib is not installed."""
 
@@ -50,7 +57,8 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
     except ImportError:
         raise NoPlotter("pip install 'tensorwire[tune]'") from None
     # No pyplot: it keeps figures, and looks for a display.
-    figure: Any = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+    further = (len(lines) - 1) // _KEY_LINES
+    figure: Any = Figure(figsize=(_SIZE[0] + _KEY_WIDTH * further, _SIZE[1]), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     _axes(axes, outcome, lines)
@@ -75,21 +83,17 @@ def _axes(axes: Any, outcome: Outcome, lines: Sequence[Line]) -> None:
     _scale(axes, "y", rates)
     axes.set_xlabel("p99 of the latency, ms (lower is better)", fontsize=11)
     axes.set_ylabel("throughput, requests/s (higher is better)", fontsize=11)
-    axes.set_title(
-        f"{outcome.model} version {outcome.version}: {outcome.sample}\n{outcome.machine()}",
-        fontsize=10,
-        loc="left",
-    )
+    title = f"{outcome.model} version {outcome.version}: {outcome.sample}\n{outcome.machine()}"
+    axes.set_title(title, fontsize=10, loc="left", pad=20)
     axes.axvline(objective, color=_OBJECTIVE, linestyle="--", linewidth=1.2, zorder=1)
     axes.annotate(
         f"objective {objective:g} ms",
         (objective, 1.0),
         xycoords=("data", "axes fraction"),
-        xytext=(-4, -4),
+        xytext=(0, 3),
         textcoords="offset points",
-        rotation=90,
-        ha="right",
-        va="top",
+        ha="center",
+        va="bottom",
         fontsize=9,
         color=_OBJECTIVE,
     )
@@ -181,6 +185,7 @@ def _number(
             va="center",
             fontsize=10,
             zorder=6,
+            bbox=_BEHIND,
             arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.7, "shrinkB": 4} if far else None,
         )
 
@@ -208,12 +213,14 @@ def _key(axes: Any, outcome: Outcome, lines: Sequence[Line]) -> None:
             )
         )
     size = 9 if len(entries) <= 24 else 7
+    columns = 1 + (len(entries) - 1) // _KEY_LINES
     legend = axes.legend(
         handles=entries,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
         fontsize=size,
         frameon=False,
+        ncols=columns,
         title="settings (thin: with other numbers of callers)",
         title_fontsize=size,
         alignment="left",

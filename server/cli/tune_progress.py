@@ -155,7 +155,7 @@ def _explained(outcome: Outcome) -> list[str]:
     lines = [
         f"objective: p99 within {duration(outcome.plan.objective)}; {outcome.sample}",
         f"{outcome.machine()}; load from {processes}; took {outcome.seconds:.0f} s",
-        f"= the settings before, measured {times}; `to before` compares with the nearest of these",
+        f"= the settings before, measured {times}; `to before` goes by the nearest of these",
         *outcome.notes,
     ]
     if outcome.ended:

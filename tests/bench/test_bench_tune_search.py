@@ -151,6 +151,15 @@ def test_it_ends_where_nothing_is_gained() -> None:
     assert climb(Ladder(patience=2), lambda callers: min(callers, 4.0), 100) == [1, 2, 4, 8, 16]
 
 
+def test_with_patience_a_single_miss_ends_nothing() -> None:
+    ladder = Ladder(patience=2)
+    driven: list[int] = []
+    while (callers := ladder.next) is not None:
+        driven.append(callers)
+        ladder.tell(float(callers), meets=callers < 32 and callers not in (1, 4))
+    assert driven == [1, 2, 4, 8, 16, 32, 64]
+
+
 def test_from_a_start_it_goes_up_or_down() -> None:
     assert climb(Ladder(start=8), float, 20) == [8, 16, 32]
     assert climb(Ladder(start=32), float, 10) == [32, 16, 8]
