@@ -20,10 +20,11 @@ _OVERLOAD: Final = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """One measurement: so many callers, each with one call in flight."""
+    """One measurement: so many callers, each with one call in flight. ``at``: seconds since the start."""
 
     callers: int
     measured: Measurement
+    at: float = 0.0
 
     @property
     def sound(self) -> bool:
@@ -39,22 +40,20 @@ class Measured(msgspec.Struct, kw_only=True):
     """What came of one point.
 
     Attributes:
-        at: when it was measured, seconds since the start.
+        again: second measurements, because the point was to be recommended; they count instead of the first.
         refused: why the server did not take it.
-        confirmed: the best rung once more, because the point was to be recommended; this is what counts then.
     """
 
     point: Point
-    at: float
     rungs: list[Rung] = []
+    again: list[Rung] = []
     refused: str = ""
-    confirmed: Rung | None = None
 
     @property
     def errors(self) -> dict[str, int]:
-        """Failed calls by code, of all rungs."""
+        """Failed calls by code, of all measurements."""
         total: dict[str, int] = {}
-        for rung in (*self.rungs, *((self.confirmed,) if self.confirmed else ())):
+        for rung in (*self.rungs, *self.again):
             for code, count in rung.measured.errors.items():
                 total[code] = total.get(code, 0) + count
         return total
@@ -66,9 +65,8 @@ class Measured(msgspec.Struct, kw_only=True):
 
     def best(self, objective: float) -> Rung | None:
         """The rung that counts: the highest throughput within the objective, else the lowest latency."""
-        if self.confirmed is not None and self.confirmed.sound:
-            return self.confirmed
-        sound = [rung for rung in self.rungs if rung.sound]
+        later = {rung.callers: rung for rung in self.again}
+        sound = [rung for rung in (later.get(rung.callers, rung) for rung in self.rungs) if rung.sound]
         meeting = [rung for rung in sound if rung.score(objective).meets]
         if meeting:
             return max(meeting, key=lambda rung: rung.measured.throughput)
@@ -80,27 +78,20 @@ class Measured(msgspec.Struct, kw_only=True):
         return None if best is None else best.score(objective)
 
 
-class Baseline(msgspec.Struct, frozen=True):
-    """The settings that were in force before, measured once more. ``at``: seconds since the start."""
-
-    at: float
-    rung: Rung
-
-
-def noise(baselines: Sequence[Baseline]) -> float:
+def noise(baselines: Sequence[Rung]) -> float:
     """Half the range of the baselines' throughput, as a fraction of their median."""
-    values = [baseline.rung.measured.throughput for baseline in baselines if baseline.rung.sound]
+    values = [rung.measured.throughput for rung in baselines if rung.sound]
     if len(values) < _ENOUGH:
         return _ASSUMED_NOISE
     return max(_LEAST_NOISE, Spread.of(values).relative)
 
 
-def reference(baselines: Sequence[Baseline], at: float) -> float:
+def reference(baselines: Sequence[Rung], at: float) -> float:
     """Throughput of the nearest baselines, before and after; 0: there is none."""
-    sound = [baseline for baseline in baselines if baseline.rung.sound]
-    before = [baseline for baseline in sound if baseline.at <= at][-1:]
-    after = [baseline for baseline in sound if baseline.at > at][:1]
-    near = [baseline.rung.measured.throughput for baseline in (*before, *after)]
+    sound = [rung for rung in baselines if rung.sound]
+    before = [rung for rung in sound if rung.at <= at][-1:]
+    after = [rung for rung in sound if rung.at > at][:1]
+    near = [rung.measured.throughput for rung in (*before, *after)]
     return sum(near) / len(near) if near else 0.0
 
 
@@ -138,15 +129,10 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines(
-    measured: Sequence[Measured], baselines: Sequence[Baseline], present: Point, objective: float
+    measured: Sequence[Measured], baselines: Sequence[Rung], present: Point, objective: float
 ) -> list[Line]:
     """All points, in the order in which they were measured."""
-    found = [
-        _present(number, one, baselines, objective)
-        if one.point == present
-        else _line(number, one, baselines, objective)
-        for number, one in enumerate(measured, 1)
-    ]
+    found = [_line(number, one, baselines, present, objective) for number, one in enumerate(measured, 1)]
     # The baselines are repeated with one number of callers; with another one the same settings may do more.
     unit = next((line.relative for line in found if line.present), None) or 1.0
     return [
@@ -155,40 +141,38 @@ def lines(
     ]
 
 
-def _line(number: int, one: Measured, baselines: Sequence[Baseline], objective: float) -> Line:
+def _line(number: int, one: Measured, baselines: Sequence[Rung], present: Point, objective: float) -> Line:
+    if one.point == present:
+        middle = [_middle(baselines)] if any(rung.sound for rung in baselines) else []
+        one = msgspec.structs.replace(one, again=middle)
     rung = one.best(objective)
-    near = reference(baselines, one.at)
+    near = 0.0 if rung is None else reference(baselines, rung.at)
+    if rung is not None and one.point == present and rung in one.again:
+        near = rung.measured.throughput  # it is the baseline
     return Line(
         number=number,
         point=one.point,
-        present=False,
+        present=one.point == present,
         rung=rung,
         meets=rung is not None and rung.score(objective).meets,
         eligible=one.eligible,
         relative=rung.measured.throughput / near if rung and near else None,
         errors=one.errors,
         refused=one.refused,
-        confirmed=one.confirmed is not None,
+        confirmed=rung in one.again,
         rungs=tuple(one.rungs),
     )
 
 
-def _present(number: int, one: Measured, baselines: Sequence[Baseline], objective: float) -> Line:
-    """The present settings count as what they gave in the middle of all their measurements; unless another
-    number of callers, which was not measured again, gave more."""
-    line = _line(number, one, baselines, objective)
-    rungs = [baseline.rung for baseline in baselines if baseline.rung.sound]
-    if line.rung is None or not rungs or line.rung.callers != rungs[0].callers:
-        return msgspec.structs.replace(line, present=True)
+def _middle(baselines: Sequence[Rung]) -> Rung:
+    """The present settings with the baselines' number of callers: what these gave in the middle."""
+    sound = [rung for rung in baselines if rung.sound]
     throughput, p50, p99 = (
-        Spread.of([getattr(rung.measured, name) for rung in rungs]).median
+        Spread.of([getattr(rung.measured, name) for rung in sound]).median
         for name in ("throughput", "p50", "p99")
     )
-    middle = msgspec.structs.replace(line.rung.measured, throughput=throughput, p50=p50, p99=p99)
-    rung = msgspec.structs.replace(line.rung, measured=middle)
-    return msgspec.structs.replace(
-        line, present=True, rung=rung, relative=1.0, meets=rung.score(objective).meets
-    )
+    measured = msgspec.structs.replace(sound[0].measured, throughput=throughput, p50=p50, p99=p99)
+    return msgspec.structs.replace(sound[len(sound) // 2], measured=measured)
 
 
 def choose(found: Sequence[Line], noise: float) -> Choice | None:

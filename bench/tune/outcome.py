@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ..environment import Environment
-from .choice import Baseline, Choice, Line
+from .choice import Choice, Line, Rung
 from .durations import duration
 from .points import Point, Space
 from .session import Plan
@@ -41,7 +41,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     present: Point
     before: dict[str, Any]
     lines: list[Line]
-    baselines: list[Baseline]
+    baselines: list[Rung]
     noise: float
     choice: Choice | None
     others: tuple[int, int]

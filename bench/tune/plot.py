@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .choice import Line
+from .choice import Line, Rung
 from .outcome import Outcome
 
 _SIZE: Final = (11.0, 6.2)
@@ -31,6 +32,9 @@ _AROUND: Final = (
 _PLACES: Final = tuple((dx * far, dy * far) for far in (9.0, 16.0, 25.0, 36.0) for dx, dy in _AROUND)
 
 
+#: Distance of a number from points and other numbers, and from the chosen point, which has a ring; in points.
+_ROOM: Final = 9.5
+_RING: Final = 15.5
 #: What a number stands on.
 _BEHIND: Final = {"boxstyle": "round,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
 #: Lines of the key in one column, and the width of a further one in inches.
@@ -63,7 +67,8 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
     axes = figure.add_subplot()
     _axes(axes, outcome, lines)
     for line in lines:
-        _ladder(axes, line)
+        if line.present or line is outcome.chosen:
+            _ladder(axes, line)
     placed = [_point(axes, line, chosen=line is outcome.chosen) for line in lines]
     _key(axes, outcome, lines)
     figure.canvas.draw()
@@ -76,7 +81,8 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
 
 def _axes(axes: Any, outcome: Outcome, lines: Sequence[Line]) -> None:
     objective = outcome.plan.objective * 1e3
-    rungs = [rung for line in lines for rung in line.rungs if rung.sound]
+    rungs = [line.rung for line in lines if line.rung is not None]
+    rungs += [rung for line in lines if line.present or line is outcome.chosen for rung in _sound(line)]
     times = [rung.measured.p99 * 1e3 for rung in rungs]
     rates = [rung.measured.throughput for rung in rungs]
     _scale(axes, "x", [*times, objective])
@@ -127,11 +133,15 @@ def _plainly(value: float, _: object) -> str:
 
 def _ladder(axes: Any, line: Line) -> None:
     """What other numbers of callers gave: a thin line."""
-    rungs = sorted((rung for rung in line.rungs if rung.sound), key=lambda rung: rung.callers)
+    rungs = _sound(line)
     times = [rung.measured.p99 * 1e3 for rung in rungs]
     rates = [rung.measured.throughput for rung in rungs]
     colour = _COLOURS.get(line.point.kind, _GREY)
-    axes.plot(times, rates, color=colour, alpha=0.25, linewidth=1, marker=".", markersize=4, zorder=2)
+    axes.plot(times, rates, color=colour, alpha=0.35, linewidth=1, marker=".", markersize=4, zorder=2)
+
+
+def _sound(line: Line) -> list[Rung]:
+    return sorted((rung for rung in line.rungs if rung.sound), key=lambda rung: rung.callers)
 
 
 def _point(axes: Any, line: Line, *, chosen: bool) -> tuple[float, float]:
@@ -167,13 +177,13 @@ def _number(
         ringed = line is chosen
 
         def free(offset: tuple[float, float], x: float = x, y: float = y) -> float:
-            """Distance to what is nearest, in points."""
+            """Room to what is nearest, in points; negative: it is covered."""
             at = x + offset[0] * scale, y + offset[1] * scale
-            others = [*taken, *points]
-            return min(((at[0] - ox) ** 2 + (at[1] - oy) ** 2) ** 0.5 for ox, oy in others) / scale
+            others = [(other, _ROOM) for other in (*taken, *points)]
+            others += [(other, _RING) for other, one in zip(points, lines, strict=True) if one is chosen]
+            return min(math.dist(at, other) / scale - room for other, room in others)
 
-        places = _PLACES[len(_AROUND) :] if ringed else _PLACES
-        offset = next((offset for offset in places if free(offset) >= 9.5), max(places, key=free))
+        offset = next((offset for offset in _PLACES if free(offset) >= 0), max(_PLACES, key=free))
         taken.append((x + offset[0] * scale, y + offset[1] * scale))
         far = not ringed and abs(offset[0]) + abs(offset[1]) > 16
         axes.annotate(
@@ -221,7 +231,7 @@ def _key(axes: Any, outcome: Outcome, lines: Sequence[Line]) -> None:
         fontsize=size,
         frameon=False,
         ncols=columns,
-        title="settings (thin: with other numbers of callers)",
+        title="settings (thin lines: other numbers of callers)",
         title_fontsize=size,
         alignment="left",
         borderaxespad=0,

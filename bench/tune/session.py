@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ..recorder import Measurement
-from .choice import Baseline, Measured, Rung, choose, lines, noise, reference
+from .choice import Measured, Rung, choose, lines, noise, reference
 from .ladder import Ladder
 from .points import Point, Score
 from .search import Search
@@ -24,7 +24,7 @@ _WARMUP_SECONDS: Final = 0.2
 _FIRST_PATIENCE: Final = 2
 _PATIENCE: Final = 1
 #: Recommendations that are measured once more before one of them stands.
-_CONFIRMATIONS: Final = 3
+_CONFIRMATIONS: Final = 6
 #: Measurements that are still to come when the search is over: a baseline, a confirmation, and the settings
 #: before with as many callers as that.
 _AFTERWARDS: Final = 3
@@ -101,7 +101,7 @@ class Session:
         clock: Callable[[], float],
     ) -> None:
         self.measured: list[Measured] = []
-        self.baselines: list[Baseline] = []
+        self.baselines: list[Rung] = []
         #: The budget ended it, not the search.
         self.cut = False
         self._site = site
@@ -131,7 +131,7 @@ class Session:
         rung = first.best(self._plan.objective)
         if rung is None:
             return
-        self.baselines.append(Baseline(first.at, rung))
+        self.baselines.append(rung)
         while (point := self._search.next) is not None:
             if point == self._present:
                 self._search.tell(self._score(first))
@@ -159,15 +159,13 @@ class Session:
                 return
             one = self.measured[choice.number - 1]
             best = one.best(self._plan.objective)
-            if best is None or one.confirmed is not None or self.elapsed >= self._plan.budget:
+            if best is None or best in one.again or self.elapsed >= self._plan.budget:
                 return
             if best.callers > max(rung.callers for rung in first.rungs):
                 self._site.apply(self._present)
                 first.rungs.append(self._rung(self._present, best.callers))
             self._site.apply(one.point)
-            begun = self._clock()
-            one.confirmed = self._rung(one.point, best.callers)
-            one.at = self._middle(begun)
+            one.again.append(self._rung(one.point, best.callers))
 
     def _ladder(self) -> Ladder:
         """It begins where the best point so far was at its best."""
@@ -175,7 +173,7 @@ class Session:
         return Ladder(self._plan.callers, start=best.callers if best else 1, patience=_PATIENCE)
 
     def _point(self, point: Point, ladder: Ladder) -> Measured:
-        one = Measured(point=point, at=self.elapsed)
+        one = Measured(point=point)
         self.measured.append(one)
         try:
             self._narrator.starts(f"{point}: setting it", self.elapsed)
@@ -193,7 +191,6 @@ class Session:
             one.rungs.append(rung)
             meets = rung.score(self._plan.objective).meets
             ladder.tell(rung.measured.throughput, meets=meets, failed=not rung.sound)
-        one.at = self._middle(begun)
         self._costs.append(self._clock() - begun)
         score = self._score(one)
         if score is not None and score.gain(self._best[1] if self._best else None) > 0:
@@ -205,25 +202,22 @@ class Session:
         plan = self._plan
         self._narrator.starts(f"{point}: {callers} caller{'s' if callers > 1 else ''}", self.elapsed)
         warmup = max(_WARMUP_SECONDS, _WARMUP_PART * plan.seconds)
-        return Rung(callers, self._site.measure(callers, warmup, plan.seconds))
+        begun = self.elapsed
+        measured = self._site.measure(callers, warmup, plan.seconds)
+        return Rung(callers, measured, at=(begun + self.elapsed) / 2)
 
     def _baseline(self, callers: int) -> None:
         self._narrator.starts("the settings before, once more", self.elapsed)
         self._site.apply(self._present)
-        begun = self._clock()
-        rung = self._rung(self._present, callers)
-        self.baselines.append(Baseline(self._middle(begun), rung))
+        self.baselines.append(self._rung(self._present, callers))
         self._since_baseline = 0
-
-    def _middle(self, begun: float) -> float:
-        return (begun + self._clock()) / 2 - self._began
 
     def _score(self, one: Measured) -> Score | None:
         """As if the machine had stayed as it was at the start."""
-        score = one.score(self._plan.objective)
-        if score is None or not self.baselines:
+        score, best = one.score(self._plan.objective), one.best(self._plan.objective)
+        if score is None or best is None or not self.baselines:
             return score
-        drift = reference(self.baselines, one.at) / self.baselines[0].rung.measured.throughput
+        drift = reference(self.baselines, best.at) / self.baselines[0].measured.throughput
         return score._replace(throughput=score.throughput / drift) if drift else score
 
     def _time_left(self) -> float:

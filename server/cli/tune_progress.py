@@ -137,7 +137,7 @@ def _figures(line: Line, cpu: bool) -> list[str]:
         f"{measured.server_cpu_per_request * 1e6:,.0f}" if cpu else "-",
         _errors(line.errors) or "-",
         ("meets" if line.meets else "missed")
-        + (" (confirmed)" if line.confirmed and line.meets else " (again)" if line.confirmed else "")
+        + (" twice" if line.confirmed and not line.present else "")
         + ("" if line.eligible else ", not eligible"),
     ]
 

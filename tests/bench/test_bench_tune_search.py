@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import PRESENT, SPACE, measurement
-from tensorwire.bench.tune.choice import Baseline, Line, Measured, Rung, choose, lines, noise, reference
+from tensorwire.bench.tune.choice import Line, Measured, Rung, choose, lines, noise, reference
 from tensorwire.bench.tune.durations import duration, parse_duration
 from tensorwire.bench.tune.ladder import MAX_CALLERS, Ladder
 from tensorwire.bench.tune.points import Point, Score, Space
@@ -185,8 +185,8 @@ def test_failing_calls_end_it_like_a_missed_objective() -> None:
 # ---------------------------------------------------------------- choice
 
 
-def rung(throughput: float, p99: float = 0.01, callers: int = 8, **errors: int) -> Rung:
-    return Rung(callers, measurement(throughput, p99, errors))
+def rung(throughput: float, p99: float = 0.01, callers: int = 8, at: float = 0, **errors: int) -> Rung:
+    return Rung(callers, measurement(throughput, p99, errors), at)
 
 
 def line(number: int, throughput: float, p99: float = 0.01, kind: str = "thread", count: int = 1) -> Line:
@@ -252,10 +252,10 @@ def test_a_choice_is_never_worse_than_the_noise(
 
 
 def test_errors_exclude_but_overload_only_there() -> None:
-    crashed = Measured(point=PRESENT, at=0, rungs=[rung(10), rung(20, callers=16, INTERNAL=1)])
+    crashed = Measured(point=PRESENT, rungs=[rung(10), rung(20, callers=16, INTERNAL=1)])
     assert not crashed.eligible
     assert crashed.errors == {"INTERNAL": 1}
-    full = Measured(point=PRESENT, at=0, rungs=[rung(10), rung(20, callers=16, RESOURCE_EXHAUSTED=3)])
+    full = Measured(point=PRESENT, rungs=[rung(10), rung(20, callers=16, RESOURCE_EXHAUSTED=3)])
     assert full.eligible
     best = full.best(0.02)
     assert best is not None
@@ -263,7 +263,7 @@ def test_errors_exclude_but_overload_only_there() -> None:
 
 
 def test_throughput_is_compared_with_the_nearest_baselines() -> None:
-    baselines = [Baseline(at, rung(rate)) for at, rate in ((0, 100.0), (10, 50.0), (20, 30.0))]
+    baselines = [rung(rate, at=at) for at, rate in ((0, 100.0), (10, 50.0), (20, 30.0))]
     assert reference(baselines, 5) == 75
     assert reference(baselines, 15) == 40
     assert reference(baselines, 25) == 30
@@ -271,8 +271,8 @@ def test_throughput_is_compared_with_the_nearest_baselines() -> None:
     assert noise(baselines) == pytest.approx((100 - 30) / 2 / 50)
     assert noise(baselines[:1]) == 0.05
     measured = [
-        Measured(point=PRESENT, at=0, rungs=[rung(100)]),
-        Measured(point=Point("thread", 2, 32, 0.0), at=15, rungs=[rung(60)]),
+        Measured(point=PRESENT, rungs=[rung(100)]),
+        Measured(point=Point("thread", 2, 32, 0.0), rungs=[rung(60, at=15)]),
     ]
     assert [one.relative for one in lines(measured, baselines, PRESENT, 0.02)] == [1.0, 1.5]
 

@@ -104,7 +104,7 @@ def test_a_machine_that_becomes_slower_does_not_decide() -> None:
     assert chosen(site, callers=(64,), objective=1.0) == Point("thread", 4, 32, 0.0)
     how = plan(callers=(64,), objective=1.0)
     session = sweep(site, how)
-    throughputs = [baseline.rung.measured.throughput for baseline in session.baselines]
+    throughputs = [baseline.measured.throughput for baseline in session.baselines]
     assert throughputs == sorted(throughputs, reverse=True)
     (line,) = [one for one in outcome(session, how).lines if one.point == Point("thread", 4, 32, 0.0)]
     # Four times as many workers: batches of 16 instead of 32, each takes 2.6 ms instead of 4.2.
