@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from .models import CASE_OF_NAME, OUTPUT
-from .recorder import CpuUse, Measurement, Recorder
+from .recorder import CpuUse, Measurement, Recorder, Samples
 from .systems import AsyncCall, AsyncSystem, SyncCall, SyncSystem
 
 #: Different inputs in a run; callers share them.
@@ -46,8 +46,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class CpuMeter:
     """CPU seconds of the server, of this process and of everything else, between two readings."""
 
-    def __init__(self, server_pid: int) -> None:
-        self._server = psutil.Process(server_pid)
+    def __init__(self, server_pid: int | None) -> None:
+        """``None``: the server is not to be seen from here; its share is 0."""
+        self._server = None if server_pid is None else psutil.Process(server_pid)
         self._client = psutil.Process(os.getpid())
         self._last = (0.0, 0.0, 0.0)
         self.start()
@@ -59,17 +60,22 @@ class CpuMeter:
     def stop(self) -> CpuUse:
         """Second reading; gives what was used since the first."""
         server, client, machine = (now - then for now, then in zip(self._read(), self._last, strict=True))
-        return CpuUse(server, client, max(0.0, machine - server - client))
+        return CpuUse(max(0.0, server), client, max(0.0, machine - server - client))
 
     def _read(self) -> tuple[float, float, float]:
-        server = sum(_seconds(process) for process in (self._server, *self._server.children(recursive=True)))
+        server = 0.0
+        if self._server is not None:
+            server = sum(map(_seconds, (self._server, *self._server.children(recursive=True))))
         times = psutil.cpu_times()
         machine = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
         return server, _seconds(self._client), machine
 
 
 def _seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:  # a worker that has just ended
+        return 0.0
     return times.user + times.system
 
 
@@ -95,6 +101,29 @@ async def closed_loop(
     meter: CpuMeter,
 ) -> Measurement:
     """Keep every call in flight for ``warmup + duration`` seconds, of which the first part does not count."""
+    recorder, seconds, cpu = await _drive(calls, warmup, duration, code_of, meter)
+    return recorder.summary(seconds, cpu)
+
+
+async def closed_loop_samples(
+    calls: Iterable[AsyncCall],
+    warmup: float,
+    duration: float,
+    code_of: Callable[[Exception], str],
+    meter: CpuMeter,
+) -> Samples:
+    """The same for processes that make load together; :func:`.recorder.merge` joins what they give."""
+    recorder, seconds, cpu = await _drive(calls, warmup, duration, code_of, meter)
+    return recorder.samples(seconds, cpu)
+
+
+async def _drive(
+    calls: Iterable[AsyncCall],
+    warmup: float,
+    duration: float,
+    code_of: Callable[[Exception], str],
+    meter: CpuMeter,
+) -> tuple[Recorder, float, CpuUse]:
     recorder = Recorder()
     stop = asyncio.Event()
     _settle()
@@ -111,7 +140,7 @@ async def closed_loop(
     finally:
         stop.set()
         await asyncio.gather(*callers)
-    return recorder.summary(ended - started, cpu)
+    return recorder, ended - started, cpu
 
 
 async def _warm(recorder: Recorder, callers: int, warmup: float) -> None:

@@ -29,6 +29,7 @@ class Recorder:
         self.record = self._samples.append
         self.errors: dict[str, int] = {}
         self._counted = 0
+        self._forgotten = 0
 
     def error(self, code: str) -> None:
         """Count a failed call; failed calls have no latency."""
@@ -41,12 +42,25 @@ class Recorder:
 
     def begin(self) -> None:
         """The measured part starts now: forget the warm-up."""
+        self._forgotten = self.ended
         del self._samples[:]
         self.errors.clear()
 
     def end(self) -> None:
         """The measured part is over."""
         self._counted = len(self._samples)
+
+    def samples(self, seconds: float, cpu: CpuUse) -> Samples:
+        """Every latency of the measured part, for :func:`merge`."""
+        samples = np.array(self._samples, np.float64)
+        return Samples(
+            counted=samples[: self._counted].tobytes(),
+            late=samples[self._counted :].tobytes(),
+            errors=dict(self.errors),
+            calls=self._forgotten + self.ended,
+            seconds=seconds,
+            cpu=cpu,
+        )
 
     def summary(self, seconds: float, cpu: CpuUse) -> Measurement:
         """Statistics of the measured part, which took ``seconds`` and used ``cpu``."""
@@ -62,6 +76,21 @@ class CpuUse(NamedTuple):
     client: float
     #: By everything else on the machine, time stolen by its host included.
     others: float
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of several processes that made load together measured.
+
+    ``counted`` and ``late`` are latencies as native float64; ``calls`` all that ended, those of the warm-up
+    included. ``cpu.server`` is of the same server in all of them.
+    """
+
+    counted: bytes
+    late: bytes
+    errors: dict[str, int]
+    calls: int
+    seconds: float
+    cpu: CpuUse
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +146,23 @@ def summarise(
         client_cpu_per_request=cpu.client * per_request,
         other_cores=cpu.others / seconds,
     )
+
+
+def merge(parts: Sequence[Samples]) -> Measurement:
+    """One measurement from those of processes that made load together. Percentiles are over all samples."""
+    counted, late = (
+        np.concatenate([np.frombuffer(getattr(part, name), np.float64) for part in parts])
+        for name in ("counted", "late")
+    )
+    errors: dict[str, int] = {}
+    for part in parts:
+        for code, count in part.errors.items():
+            errors[code] = errors.get(code, 0) + count
+    first, *others = (part.cpu for part in parts)
+    beside = sum(cpu.client for cpu in others)
+    # What the others took is among "everything else" for the first.
+    cpu = CpuUse(first.server, first.client + beside, max(0.0, first.others - beside))
+    return summarise(counted, sum(part.seconds for part in parts) / len(parts), cpu, errors, late)
 
 
 class Spread(msgspec.Struct, frozen=True):

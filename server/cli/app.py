@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from . import models, predict, serve, status, tuning
+from . import models, predict, serve, status, tune, tuning
 
 app = typer.Typer(
     name="tensorwire",
@@ -48,6 +48,7 @@ app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.command("workers")(tuning.workers)
 app.command("settings")(tuning.settings)
+app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
 app.command("status")(status.status)
 app.command("health")(status.health)

@@ -50,11 +50,13 @@ def look(client: Client, model: str | None) -> Look:
     return Look(rows, settled and bool(client.control("health").get("settled")))
 
 
-def wait_for(client: Client, model: str | None, verdict: Verdict, timeout: float) -> Waited:
-    """Look until ``verdict`` is reached or ``timeout`` seconds are over; shows progress meanwhile."""
+def wait_for(
+    client: Client, model: str | None, verdict: Verdict, timeout: float, *, show: bool = True
+) -> Waited:
+    """Look until ``verdict`` is reached or ``timeout`` seconds are over; ``show``: progress, meanwhile."""
     until = time.monotonic() + timeout
-    show = _Shown()
-    with show:
+    shown = _Shown(show and sys.stderr.isatty())
+    with shown:
         while True:
             seen = look(client, model)
             reached = verdict(seen)
@@ -63,16 +65,16 @@ def wait_for(client: Client, model: str | None, verdict: Verdict, timeout: float
             if time.monotonic() >= until:
                 what = describe(seen.rows) or "no version is there yet"
                 return Waited(f"not done after {timeout:g} s, the server goes on: {what}", seen.rows)
-            show.update(describe(seen.rows))
+            shown.update(describe(seen.rows))
             time.sleep(INTERVAL)
 
 
 class _Shown:
     """The line with the present states: in place on a terminal, nothing elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, moving: bool) -> None:
         self._status: AbstractContextManager[Any] = nullcontext()
-        if sys.stderr.isatty():
+        if moving:
             from rich.console import Console
 
             self._status = Console(stderr=True, markup=False).status("waiting")

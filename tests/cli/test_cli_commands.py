@@ -50,11 +50,29 @@ def run(serve: Serve, repository: Path) -> Run:
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        ([], ["serve", "models", "workers", "settings", "predict", "status", "health", "bench", "demo"]),
+        (
+            [],
+            [
+                "serve",
+                "models",
+                "workers",
+                "settings",
+                "tune",
+                "predict",
+                "status",
+                "health",
+                "bench",
+                "demo",
+            ],
+        ),
         (["serve"], ["--config", "--bind", "--ram-budget", "--grace", "--ready-file", "--set"]),
         (["models"], ["show", "load", "unload", "label", "route", "rescan", "--server"]),
         (["workers"], ["--count", "--kind", "--cpus", "--hang-timeout", "--reset", "--no-wait"]),
         (["settings"], ["KEY=VALUE", "--reset", "--no-wait", "--timeout", "--json"]),
+        (
+            ["tune"],
+            ["--p99", "--sample", "--input", "--budget", "--full-grid", "--apply", "--write", "--out"],
+        ),
         (["predict"], ["--input", "--label", "--output", "--timeout"]),
     ],
 )
