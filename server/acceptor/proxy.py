@@ -1,0 +1,162 @@
+"""Between a pump and the server: bundles in, envelopes out; replies in, slices out. No I/O.
+
+What came from many peers goes on as one message with ids of the proxy's own. The answers, each about a range
+of them, are cut for the peers by the pump, as those of a batch are. Nothing is decided here: the server
+admits, routes, counts and refuses.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from ...rpc.errors import RpcError, StatusCode
+from ...rpc.pump import Bundle, ControlMessage, Drained, Pump, ReplyTemplate, Slice
+from ...rpc.wire.extra import decode_error
+from ...rpc.wire.header import Interner, ReplySignature
+from ...rpc.wire.message import Buffer, answerable_ids, build_control, build_error, read_prefix, read_tensors
+from ...rpc.wire.prefix import PREFIX_SIZE, Kind, Prefix
+from . import envelopes
+from .pending import Pending
+
+Array = npt.NDArray[Any]
+Send = Callable[[Sequence[Buffer]], None]
+
+_ID: Final = slice(8, 16)
+_UNAVAILABLE: Final = int(StatusCode.UNAVAILABLE)
+
+
+def _template(raw: bytes) -> ReplyTemplate:
+    return ReplyTemplate(raw, ReplySignature(raw).layout)
+
+
+class Proxy:
+    """One acceptor's requests on their way to the server and back. Used by the thread that owns the pump.
+
+    Attributes:
+        pending: what waits for an answer.
+        stray: messages of the server that nobody waits for, or that cannot be read.
+        down: why nothing is passed on any more; empty while it is.
+    """
+
+    def __init__(self, pump: Pump, send: Send) -> None:
+        """``send``: takes the frames of one message for the server, in this order."""
+        self._pump = pump
+        self._send = send
+        self._templates: Interner[ReplyTemplate] = Interner(_template)
+        self.pending = Pending()
+        self.stray = 0
+        self.down = ""
+
+    # ---------------------------------------------------------------- from peers
+
+    def take(self, drained: Drained, now: float) -> None:
+        """Pass on what has arrived; ``now`` is on the pump's clock."""
+        for bundle in drained.bundles:
+            self._pass_on(bundle, now)
+        # After the bundles: a CANCEL may have come in together with its request.
+        for message in drained.controls:
+            self._control(message)
+
+    def _pass_on(self, bundle: Bundle, now: float) -> None:
+        if self.down:
+            self._pump.fail(Slice(bundle, 0, bundle.requests), _UNAVAILABLE, self.down)
+            return
+        for run in envelopes.runs(bundle):
+            self._send(envelopes.encode(run, self.pending.add(run.part), now))
+
+    def _control(self, message: ControlMessage) -> None:
+        if message.kind == Kind.PING:
+            self._pump.send(message.peer, build_control(Kind.PONG, message.id))
+        elif message.kind == Kind.CANCEL:
+            for first_id, count in self.pending.find(message.peer, message.id, message.count):
+                self._send((build_control(Kind.CANCEL, first_id, count=count),))
+        elif self.down:
+            self._fail_call(message)
+        else:
+            call_id = self.pending.add_call(message)
+            self._send((build_control(Kind.CONTROL, call_id, message.body, timeout_us=message.timeout_us),))
+
+    # ---------------------------------------------------------------- from the server
+
+    def receive(self, head: bytes | memoryview, frames: Sequence[memoryview]) -> None:
+        """Pass an answer on. What cannot be read fails the requests that it is about, if that can be read."""
+        try:
+            self._receive(head, frames)
+        except (RpcError, ValueError, IndexError, struct.error) as error:
+            self.stray += 1
+            ids = answerable_ids(head)
+            part = None if ids is None else self.pending.take(*ids)
+            if part is not None:
+                text = f"the server's answer cannot be read: {error}"
+                self._pump.fail(part, int(StatusCode.INTERNAL), text)
+
+    def _receive(self, head: bytes | memoryview, frames: Sequence[memoryview]) -> None:
+        prefix = read_prefix(head)
+        body_end = PREFIX_SIZE + prefix.header_len
+        if prefix.kind == Kind.REPLY:
+            self._reply(prefix, self._templates.get(bytes(head[PREFIX_SIZE:body_end])), head, frames)
+            return
+        call = self.pending.take_call(prefix.id)
+        if call is not None:
+            # The same answer, under the id that the peer knows.
+            own_id = call.id.to_bytes(8, "little")
+            self._pump.send(call.peer, b"".join((head[: _ID.start], own_id, head[_ID.stop :])))
+            return
+        part = self.pending.take(prefix.id, prefix.count) if prefix.kind == Kind.ERROR else None
+        if part is None:
+            self.stray += 1
+            return
+        self._pump.fail(
+            part, prefix.status, decode_error(bytes(head[body_end : body_end + prefix.extra_len]))
+        )
+
+    def _reply(
+        self, prefix: Prefix, template: ReplyTemplate, head: bytes | memoryview, frames: Sequence[memoryview]
+    ) -> None:
+        part = self.pending.take(prefix.id, prefix.count)
+        if part is None:
+            self.stray += 1
+            return
+        try:
+            outputs = self._outputs(part, prefix, template, head, frames)
+        except RpcError as error:
+            self.stray += 1
+            text = f"the server's answer cannot be read: {error.message}"
+            self._pump.fail(part, int(StatusCode.INTERNAL), text)
+            return
+        self._pump.reply(part, template, outputs, 0, prefix.queue_us, prefix.compute_us)
+
+    @staticmethod
+    def _outputs(
+        part: Slice,
+        prefix: Prefix,
+        template: ReplyTemplate,
+        head: bytes | memoryview,
+        frames: Sequence[memoryview],
+    ) -> list[Array]:
+        """The tensors of a reply. Its row counts are those of its requests: they need not be read."""
+        layout = template.layout
+        start = PREFIX_SIZE + prefix.header_len + prefix.extra_len
+        rows = 1
+        if layout.rows:
+            start += 4 * prefix.count
+            rows = part.rows
+        return read_tensors(head, frames, layout, rows, start, prefix.inline_limit)
+
+    # ---------------------------------------------------------------- the end
+
+    def give_up(self, reason: str) -> None:
+        """The server is gone: what waits is answered with UNAVAILABLE, and so is whatever comes."""
+        self.down = reason
+        parts, calls = self.pending.clear()
+        for part in parts:
+            self._pump.fail(part, _UNAVAILABLE, reason)
+        for call in calls:
+            self._fail_call(call)
+
+    def _fail_call(self, call: ControlMessage) -> None:
+        self._pump.send(call.peer, build_error(call.id, 1, _UNAVAILABLE, self.down))
