@@ -70,8 +70,11 @@ class Acceptor:
         busy = self._heard or self._link.kept != kept
         if room:
             drained = self._pump.drain(_DRAIN_LIMIT)
-            self._proxy.take(drained, time.monotonic())
-            busy = busy or bool(drained.bundles or drained.controls or drained.more)
+            if drained.bundles or drained.controls or drained.more:
+                busy = True
+                # Before it is passed on: who asks the server for the counters is among what they count.
+                self._tally.write(self._pump.counters)
+                self._proxy.take(drained, time.monotonic())
         if self._pump.holding:
             self._pump.flush()
         return busy

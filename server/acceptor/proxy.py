@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 
 from ...rpc.errors import RpcError, StatusCode
 from ...rpc.pump import Bundle, ControlMessage, Drained, Pump, ReplyTemplate, Slice
 from ...rpc.wire.extra import decode_error
-from ...rpc.wire.header import Interner, ReplySignature
-from ...rpc.wire.message import Buffer, answerable_ids, build_control, build_error, read_prefix, read_tensors
-from ...rpc.wire.prefix import PREFIX_SIZE, Kind, Prefix
+from ...rpc.wire.header import Interner, Layout, ReplySignature
+from ...rpc.wire.message import Buffer, answerable_ids, build_control, build_error, read_tensors
+from ...rpc.wire.prefix import PREFIX, PREFIX_SIZE, Kind
 from . import envelopes
 from .pending import Pending
 
@@ -26,11 +26,37 @@ Array = npt.NDArray[Any]
 Send = Callable[[Sequence[Buffer]], None]
 
 _ID: Final = slice(8, 16)
+_REPLY: Final = int(Kind.REPLY)
+_ERROR: Final = int(Kind.ERROR)
+_INTERNAL: Final = int(StatusCode.INTERNAL)
 _UNAVAILABLE: Final = int(StatusCode.UNAVAILABLE)
+_UNREADABLE: Final = "the server's answer cannot be read"
 
 
 def _template(raw: bytes) -> ReplyTemplate:
     return ReplyTemplate(raw, ReplySignature(raw).layout)
+
+
+class _Tensors(NamedTuple):
+    """Where the tensors of a reply lie."""
+
+    head: bytes | memoryview
+    frames: Sequence[memoryview]
+    #: Offset of the row counts.
+    at: int
+    inline_limit: int
+
+    def read(self, part: Slice, layout: Layout) -> list[Array]:
+        """The outputs; their row counts are those of the requests, and need not be read.
+
+        Raises:
+            ProtocolError: lengths do not add up.
+        """
+        rows, start = 1, self.at
+        if layout.rows:
+            rows = part.rows
+            start += 4 * part.requests
+        return read_tensors(self.head, self.frames, layout, rows, start, self.inline_limit)
 
 
 class Proxy:
@@ -91,61 +117,43 @@ class Proxy:
             ids = answerable_ids(head)
             part = None if ids is None else self.pending.take(*ids)
             if part is not None:
-                text = f"the server's answer cannot be read: {error}"
-                self._pump.fail(part, int(StatusCode.INTERNAL), text)
+                self._pump.fail(part, _INTERNAL, f"{_UNREADABLE}: {error}")
 
     def _receive(self, head: bytes | memoryview, frames: Sequence[memoryview]) -> None:
-        prefix = read_prefix(head)
-        body_end = PREFIX_SIZE + prefix.header_len
-        if prefix.kind == Kind.REPLY:
-            self._reply(prefix, self._templates.get(bytes(head[PREFIX_SIZE:body_end])), head, frames)
-            return
-        call = self.pending.take_call(prefix.id)
-        if call is not None:
+        _, _, kind, _, status, first_id, _, count, header_len, extra_len, limit, queue_us, compute_us = (
+            PREFIX.unpack_from(head)
+        )
+        end = PREFIX_SIZE + header_len
+        if kind == _REPLY:
+            template = self._templates.get(bytes(head[PREFIX_SIZE:end]))
+            part = self.pending.take(first_id, count)
+            if part is not None:
+                self._reply(
+                    part, template, _Tensors(head, frames, end + extra_len, limit), queue_us, compute_us
+                )
+                return
+        elif call := self.pending.take_call(first_id):
             # The same answer, under the id that the peer knows.
             own_id = call.id.to_bytes(8, "little")
             self._pump.send(call.peer, b"".join((head[: _ID.start], own_id, head[_ID.stop :])))
             return
-        part = self.pending.take(prefix.id, prefix.count) if prefix.kind == Kind.ERROR else None
-        if part is None:
-            self.stray += 1
-            return
-        self._pump.fail(
-            part, prefix.status, decode_error(bytes(head[body_end : body_end + prefix.extra_len]))
-        )
+        elif kind == _ERROR:
+            part = self.pending.take(first_id, count)
+            if part is not None:
+                self._pump.fail(part, status, decode_error(bytes(head[end : end + extra_len])))
+                return
+        self.stray += 1
 
     def _reply(
-        self, prefix: Prefix, template: ReplyTemplate, head: bytes | memoryview, frames: Sequence[memoryview]
+        self, part: Slice, template: ReplyTemplate, tensors: _Tensors, queue_us: int, compute_us: int
     ) -> None:
-        part = self.pending.take(prefix.id, prefix.count)
-        if part is None:
-            self.stray += 1
-            return
         try:
-            outputs = self._outputs(part, prefix, template, head, frames)
+            outputs = tensors.read(part, template.layout)
         except RpcError as error:
             self.stray += 1
-            text = f"the server's answer cannot be read: {error.message}"
-            self._pump.fail(part, int(StatusCode.INTERNAL), text)
+            self._pump.fail(part, _INTERNAL, f"{_UNREADABLE}: {error.message}")
             return
-        self._pump.reply(part, template, outputs, 0, prefix.queue_us, prefix.compute_us)
-
-    @staticmethod
-    def _outputs(
-        part: Slice,
-        prefix: Prefix,
-        template: ReplyTemplate,
-        head: bytes | memoryview,
-        frames: Sequence[memoryview],
-    ) -> list[Array]:
-        """The tensors of a reply. Its row counts are those of its requests: they need not be read."""
-        layout = template.layout
-        start = PREFIX_SIZE + prefix.header_len + prefix.extra_len
-        rows = 1
-        if layout.rows:
-            start += 4 * prefix.count
-            rows = part.rows
-        return read_tensors(head, frames, layout, rows, start, prefix.inline_limit)
+        self._pump.reply(part, template, outputs, 0, queue_us, compute_us)
 
     # ---------------------------------------------------------------- the end
 
