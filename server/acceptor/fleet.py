@@ -127,6 +127,7 @@ class Fleet:
         return [
             {
                 "process": member.process.pid,
+                "listening": seat.listening,
                 "lost": seat.lost,
                 "pump": msgspec.structs.asdict(member.tally.read()),
             }
@@ -147,10 +148,14 @@ class Fleet:
         """Wait until they have sent what they have; whether that took no longer than so many seconds. Those
         that take longer are killed."""
         self.stop()
+        self._attend(0)
         until = self._clock() + timeout
         in_time = True
         for seat in self._seats:  # each of them, also behind one that took too long
-            in_time = self._end(seat, max(0.0, until - self._clock())) and in_time
+            # One that does not listen yet has nothing to send.
+            ended = self._end(seat, max(0.0, until - self._clock()) if seat.listening else 0.0)
+            in_time = in_time and (ended or not seat.listening)
+            seat.listening = False
         return in_time
 
     # ---------------------------------------------------------------- the thread
@@ -162,11 +167,13 @@ class Fleet:
                 if seat.member is None and seat.due <= now:
                     self._fill(seat, now)
             due = [seat.due - now for seat in self._seats if seat.member is None]
-            found = self._poll.poll(max(0.0, min(due)) * 1e3 + 1 if due else None)
-            for fd, _ in found:
-                for seat in self._seats:
-                    if seat.member is not None and seat.member.control.fileno() == fd:
-                        self._hear(seat, seat.member)
+            self._attend(max(0.0, min(due)) * 1e3 + 1 if due else None)
+
+    def _attend(self, timeout_ms: float | None) -> None:
+        for fd, _ in self._poll.poll(timeout_ms):
+            for seat in self._seats:
+                if seat.member is not None and seat.member.control.fileno() == fd:
+                    self._hear(seat, seat.member)
 
     def _fill(self, seat: _Seat, now: float) -> None:
         try:
@@ -216,6 +223,7 @@ class Fleet:
         """Its control socket is closed, so it is gone, or all but."""
         self._poll.unregister(member.control)
         self._end(seat, _GOING)
+        seat.listening = False
         now = self._clock()
         seconds = seat.backoff.after(now - member.started)
         seat.lost += 1

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...rpc.errors import RpcError, StatusCode
 from ...rpc.pump import Bundle, ControlMessage, Drained, Pump, ReplyTemplate, Slice
-from ...rpc.wire.extra import decode_error
+from ...rpc.wire.extra import decode_control, decode_error
 from ...rpc.wire.header import Interner, Layout, ReplySignature
 from ...rpc.wire.message import Buffer, answerable_ids, build_control, build_error, read_tensors
 from ...rpc.wire.prefix import PREFIX, PREFIX_SIZE, Kind
@@ -103,8 +103,16 @@ class Proxy:
         elif self.down:
             self._fail_call(message)
         else:
-            call_id = self.pending.add_call(message)
-            self._send((build_control(Kind.CONTROL, call_id, message.body, timeout_us=message.timeout_us),))
+            self._call(message)
+
+    def _call(self, message: ControlMessage) -> None:
+        try:
+            decode_control(message.body)
+        except RpcError as error:  # malformed messages end here, as they do at the server
+            self._pump.send(message.peer, build_error(message.id, 1, error.code, error.message))
+            return
+        call_id = self.pending.add_call(message)
+        self._send((build_control(Kind.CONTROL, call_id, message.body, timeout_us=message.timeout_us),))
 
     # ---------------------------------------------------------------- from the server
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tensorwire.rpc.errors import StatusCode
 from tensorwire.rpc.pump import Bundle, ControlMessage, Drained, Slice
-from tensorwire.rpc.wire.extra import decode_extra
+from tensorwire.rpc.wire.extra import ControlCall, decode_extra, encode_body
 from tensorwire.rpc.wire.header import (
     MAX_TENSOR_NBYTES,
     Layout,
@@ -39,6 +39,7 @@ from tensorwire.server.acceptor.proxy import Proxy
 Array = np.ndarray[Any, Any]
 NOW = 100.0
 X = signature(("x", "int64", ()))
+CALL = encode_body(ControlCall("health"))
 PEERS = (b"a", b"b", b"c")
 
 
@@ -287,9 +288,9 @@ def test_a_ping_is_answered_here(rig: Rig) -> None:
 
 
 def test_control_calls_are_passed_through(rig: Rig) -> None:
-    (first,) = rig.control(Kind.CONTROL, b"p", 5, body=b"call")
-    (second,) = rig.control(Kind.CONTROL, b"q", 5, body=b"call")
-    assert (first.kind, first.body, first.timeout_us) == (Kind.CONTROL, b"call", 77)
+    (first,) = rig.control(Kind.CONTROL, b"p", 5, body=CALL)
+    (second,) = rig.control(Kind.CONTROL, b"q", 5, body=CALL)
+    assert (first.kind, first.body, first.timeout_us) == (Kind.CONTROL, CALL, 77)
     rig.proxy.receive(build_error(second.first_id, 1, StatusCode.NOT_FOUND, "no"), ())
     rig.proxy.receive(memoryview(build_control(Kind.CONTROL_REPLY, first.first_id, b"result")), ())
     rig.proxy.receive(build_control(Kind.CONTROL_REPLY, first.first_id, b"again"), ())
@@ -298,6 +299,13 @@ def test_control_calls_are_passed_through(rig: Rig) -> None:
         (b"p", build_control(Kind.CONTROL_REPLY, 5, b"result")),
     ]
     assert (rig.waits(), rig.proxy.stray) == (0, 1)
+
+
+def test_a_control_call_that_cannot_be_read_is_refused_here(rig: Rig) -> None:
+    assert rig.control(Kind.CONTROL, b"p", 5, body=b"\xc1") == []
+    ((peer, frame),) = rig.pump.frames
+    assert (peer, read_prefix(frame).status) == (b"p", StatusCode.INVALID_ARGUMENT)
+    assert not rig.waits()
 
 
 def test_a_cancel_that_comes_with_its_request(rig: Rig) -> None:
@@ -314,7 +322,7 @@ def test_a_cancel_that_comes_with_its_request(rig: Rig) -> None:
 
 def test_without_a_server_everything_is_unavailable(rig: Rig) -> None:
     (sent, _) = rig.take(bundle(1, 2, 3, of=X, inputs=rows_of(1, 2, 3)), bundle(4, of=X, inputs=rows_of(4)))
-    rig.control(Kind.CONTROL, b"p", 5)
+    rig.control(Kind.CONTROL, b"p", 5, body=CALL)
     rig.answer(sent.first_id + 1, [1], np.array([2]))
     rig.proxy.give_up("it is gone")
     assert rig.take(bundle(6, of=X, inputs=rows_of(6))) == []
