@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import psutil
 import zmq
 
 from ..client import Client
@@ -112,17 +113,43 @@ def run(clients: Sequence[Child], callers: int, warmup: float, duration: float) 
     return found
 
 
-def _together(found: Sequence[Measurement]) -> tuple[float, float, float, float]:
-    """Requests a second, the worst p99 in ms, CPU of server and clients in us a request."""
+class _Result(NamedTuple):
+    """Requests a second, the worst p99 in ms; CPU in us a request: of all processes of the server, of the one
+    of their threads that was busiest, of the clients."""
+
+    rate: float
+    p99: float
+    server: float
+    busiest: float
+    clients: float
+
+
+def _result(situation: _Situation, pid: int, callers: int, duration: float) -> _Result:
+    before = _threads(pid)
+    found = run(situation.clients, callers, duration / 4, duration)
+    used = [seconds - before.get(thread, 0.0) for thread, seconds in _threads(pid).items()]
     requests = sum(each.requests for each in found)
-    server = statistics.mean(each.server_cpu_per_request * each.requests for each in found)
-    clients = sum(each.client_cpu_per_request * each.requests for each in found)
-    return (
+    server = statistics.mean(each.server_cpu_per_request * each.requests for each in found) / requests
+    clients = sum(each.client_cpu_per_request * each.requests for each in found) / requests
+    busiest = server * max(used) / max(sum(used), 1e-9)
+    return _Result(
         sum(each.throughput for each in found),
         max(each.p99 for each in found) * 1e3,
-        server / requests * 1e6,
-        clients / requests * 1e6,
+        server * 1e6,
+        busiest * 1e6,
+        clients * 1e6,
     )
+
+
+def _threads(pid: int) -> dict[int, float]:
+    """CPU seconds of each thread of a server and its children."""
+    server = psutil.Process(pid)
+    processes = (server, *server.children(recursive=True))
+    return {
+        thread.id: thread.user_time + thread.system_time
+        for process in processes
+        for thread in process.threads()
+    }
 
 
 def compare(rounds: int, duration: float) -> None:
@@ -130,26 +157,29 @@ def compare(rounds: int, duration: float) -> None:
     for system in (UNFUSED, FUSED):
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            situations = _Bench(stack, folder).situations(system)
+            bench = _Bench(stack, folder)
+            situations = bench.situations(system)
             for callers in (1, 32, 256):
-                results: dict[str, list[tuple[float, float, float, float]]] = {}
+                results: dict[str, list[_Result]] = {}
                 chosen = [each for each in situations if len(each.clients) <= callers]
                 for number in range(rounds):
-                    for situation in rotated(range(len(chosen)), number):
-                        each = chosen[situation]
-                        found = run(each.clients, callers, duration / 4, duration)
-                        results.setdefault(each.name, []).append(_together(found))
+                    for name in rotated([each.name for each in chosen], number):
+                        (each,) = [one for one in chosen if one.name == name]
+                        pid = bench.servers[each.server].pid
+                        results.setdefault(name, []).append(_result(each, pid, callers, duration))
                 _print(system, callers, results)
 
 
-def _print(system: str, callers: int, results: dict[str, list[tuple[float, float, float, float]]]) -> None:
-    print(f"\n{system}, {_CASE}, {callers} callers")
-    print(f"{'':32} {'requests/s':>11} {'(range)':>17} {'p99 ms':>8} {'server us':>10} {'clients us':>11}")
+def _print(system: str, callers: int, results: dict[str, list[_Result]]) -> None:
+    print(f"\n{system}, {_CASE}, {callers} callers; CPU in us a request")
+    columns = " ".join(f"{name:>8}" for name in ("p99 ms", "server", "busiest", "clients"))
+    print(f"{'':30} {'requests/s':>11} {'(range)':>17} {columns}")
     for name, rounds in sorted(results.items()):
-        rates = [each[0] for each in rounds]
-        rate, p99, server, clients = (statistics.median(column) for column in zip(*rounds, strict=True))
+        rates = [each.rate for each in rounds]
+        rate, p99, *cpu = (statistics.median(column) for column in zip(*rounds, strict=True))
         spread = f"({min(rates):,.0f}-{max(rates):,.0f})"
-        print(f"{name:32} {rate:11,.0f} {spread:>17} {p99:8.2f} {server:10.1f} {clients:11.1f}", flush=True)
+        shown = " ".join(f"{each:8.1f}" for each in cpu)
+        print(f"{name:30} {rate:11,.0f} {spread:>17} {p99:8.2f} {shown}", flush=True)
 
 
 def hop() -> None:

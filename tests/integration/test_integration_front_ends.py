@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +125,32 @@ def test_a_port_with_several_front_ends_is_in_use_too(serve: Serve, repository: 
 def test_an_address_for_one_only(serve: Serve, repository: Path, tmp_path: Path) -> None:
     with pytest.raises(FailedPreconditionError, match=r"has room for one front end; use tcp://HOST:PORT"):
         serve(repository, front_ends=2, bind=f"ipc://{tmp_path}/socket")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or platform.machine() != "x86_64", reason="takes on another user's id")
+def test_other_users_do_not_get_in(serve: Serve, repository: Path) -> None:
+    """Everybody can see the name of the server's own socket."""
+    server = serve(repository, front_ends=2)
+    address = "\0" + server.front_end.inner_endpoint.removeprefix("ipc://@")
+    libc = ctypes.CDLL(None)
+    set_resuid, nobody = 117, 65534
+
+    def greeting(user: int) -> bytes:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(LONG)
+            # The system call is about this thread alone.
+            libc.syscall(set_resuid, -1, user, -1)
+            try:
+                peer.connect(address)
+            finally:
+                libc.syscall(set_resuid, -1, 0, -1)
+            try:
+                return peer.recv(1)
+            except ConnectionResetError:
+                return b""
+
+    assert greeting(os.getuid()) == b"\xff"
+    assert greeting(nobody) == b""
 
 
 # ---------------------------------------------------------------- what the server decides

@@ -161,6 +161,7 @@ def test_requests_of_many_peers_travel_together(rig: Rig) -> None:
     assert (sent.kind, sent.count, sent.timeout_us, sent.body) == (Kind.REQUEST, 3, 250_000, X.raw)
     assert (sent.priority, sent.routing_key, sent.rows) == (0, None, [1, 1, 1])
     assert sent.tensors[0].tolist() == [1, 2, 3]
+    assert many.inputs == []  # not kept until they are answered
     rig.answer(sent.first_id, [1, 1, 1], np.array([10, 20, 30]))
     ((part, outputs, queue_us, compute_us),) = rig.pump.replies
     assert names([part]) == [(b"a", 7), (b"b", 9), (b"a", 12)]
