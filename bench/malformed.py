@@ -106,8 +106,10 @@ def run(settings: MalformedSettings) -> Proof:
 
 
 def counters(client: Client) -> dict[str, int]:
-    """The pump's counters."""
-    return client.control("stats")["pump"]
+    """The counters of all front ends' pumps together."""
+    stats = client.control("stats")
+    pumps = [stats["pump"], *(each["pump"] for each in stats["front_ends"])]
+    return {name: sum(pump[name] for pump in pumps) for name in stats["pump"]}
 
 
 # -------------------------------------------------------------------- vectors

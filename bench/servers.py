@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -52,10 +52,11 @@ def _echo(_repository: Path, log: Path) -> AbstractContextManager[Server]:
 
 
 @contextmanager
-def _tensorwire(repository: Path, log: Path) -> Generator[Server]:
+def tensorwire(repository: Path, log: Path, flags: Sequence[str] = ()) -> Generator[Server]:
     """The released command; ready when it answers for every model."""
     address = f"tcp://127.0.0.1:{free_port()}"
     arguments = ["-m", f"{__package__}.peers.tensorwire_server", "serve", str(repository), "--bind", address]
+    arguments += flags
     with Child("tensorwire serve", arguments, log, ends_with_stdin=False) as child:
         child.wait_until(lambda: _answers(address), _READY_SECONDS)
         yield Server(address, child.pid)
@@ -83,7 +84,7 @@ def free_port() -> int:
 
 #: Start of each kind of server: model repository, log file -> context manager.
 SERVERS: Final[dict[str, Callable[[Path, Path], AbstractContextManager[Server]]]] = {
-    "tensorwire": _tensorwire,
+    "tensorwire": tensorwire,
     "grpc": _grpc,
     "echo": _echo,
 }

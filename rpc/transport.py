@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import socket as sockets
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,8 +25,13 @@ _POLLIN: Final = int(zmq.POLLIN)
 AnyContext = zmq.Context[zmq.Socket[bytes]]
 
 
-def bind_router(context: AnyContext, address: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
+def bind_router(
+    context: AnyContext, address: str, max_frame_bytes: int, listener: sockets.socket | None = None
+) -> zmq.Socket[bytes]:
     """A bound ROUTER as the pump expects it.
+
+    Args:
+        listener: listens at the address already; the ROUTER takes it over. None: it makes one.
 
     Raises:
         FailedPreconditionError: the address cannot be bound; says why and what to do.
@@ -37,18 +44,47 @@ def bind_router(context: AnyContext, address: str, max_frame_bytes: int) -> zmq.
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.BACKLOG, 1024)
     _heartbeat(socket)
+    if listener is not None:
+        # Detached: if both closed it, libzmq would end the process.
+        socket.setsockopt(zmq.USE_FD, listener.detach())
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
         socket.close()
         if error.errno == zmq.EADDRINUSE:
-            raise FailedPreconditionError(
-                f"{address} is in use by another process; stop it or give another address with --bind"
-            ) from None
+            raise in_use(address) from None
         raise InvalidArgumentError(
             f"cannot bind {address!r}: {zmq.strerror(error.errno or 0)}; expected tcp://HOST:PORT or ipc://PATH"
         ) from None
+    socket.setsockopt(zmq.USE_FD, -1)
     return socket
+
+
+def bind_own(socket: zmq.Socket[bytes], name: str, waiting: int) -> str:
+    """Have a bound ROUTER listen for processes of its own user on this machine, too.
+
+    Args:
+        name: nobody else's; it stands in no file system.
+        waiting: messages of each of them that wait in libzmq.
+
+    Returns:
+        The address.
+    """
+    address = f"ipc://@{name}"
+    # Options hold for the addresses that are bound from then on.
+    socket.setsockopt(zmq.MAXMSGSIZE, -1)
+    socket.setsockopt(zmq.RCVHWM, waiting)
+    # Anybody can see the names of such sockets; nobody else gets in.
+    socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+    socket.bind(address)
+    return address
+
+
+def in_use(address: str) -> FailedPreconditionError:
+    """What is to be said about an address that cannot be bound because of somebody else."""
+    return FailedPreconditionError(
+        f"{address} is in use by another process; stop it or give another address with --bind"
+    )
 
 
 def connect_dealer(context: AnyContext, address: str) -> zmq.Socket[bytes]:

@@ -17,6 +17,8 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bind: str = "tcp://127.0.0.1:8700"
+    #: Processes that accept clients at that address, this one among them.
+    front_ends: Annotated[int, Meta(ge=1, le=64)] = 1
     #: Rows that wait in all queues together.
     max_queued_rows: Positive = 65_536
     #: Requests that wait or run.

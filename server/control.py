@@ -75,9 +75,16 @@ class Control:
     """Answers control calls. Those that only read are answered in the front-end thread, at once; commands,
     which wait for the manager, in a thread of their own, one after the other."""
 
-    def __init__(self, manager: Manager, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        ready: Callable[[], bool],
+        acceptors: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """``acceptors``: says what there is to know about further front ends."""
         self._manager = manager
         self._ready = ready
+        self._acceptors = acceptors
         self._started = time.monotonic()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="tensorwire-control")
         self._reads: dict[str, Callable[[FrontEnd, dict[str, Any]], Any]] = {
@@ -169,6 +176,7 @@ class Control:
         return {
             "memory": {"used": used, "budget": budget},
             "pump": msgspec.structs.asdict(front_end.pump.counters),
+            "front_ends": self._acceptors(),
             "versions": [
                 {
                     "model": runtime.handle.model,

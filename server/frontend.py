@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import select
 import threading
 import time
@@ -23,9 +24,11 @@ from ..manager.handle import ServableHandle
 from ..manager.snapshot import Snapshot
 from ..rpc.errors import InternalError, RpcError
 from ..rpc.pump import ControlMessage, Drained, Pump, make_pump
-from ..rpc.transport import AnyContext, bind_router, descriptor, last_endpoint
+from ..rpc.transport import AnyContext, bind_own, bind_router, descriptor, last_endpoint
 from ..rpc.wire.message import build_control, build_error
 from ..rpc.wire.prefix import Kind
+from .acceptor.link import WAITING
+from .acceptor.port import BACKLOG, claim, reserve
 from .batch import Batch, Outcome
 from .config import ServingConfig
 from .dispatcher import Dispatcher
@@ -86,6 +89,8 @@ class FrontEnd:
         self._started: Dispatcher | None = None
         #: Where clients connect; the port is the real one when the configuration says 0.
         self.endpoint = ""
+        #: Where the acceptors connect; empty where there are none.
+        self.inner_endpoint = ""
 
     # ---------------------------------------------------------------- lifecycle, any thread
 
@@ -95,8 +100,7 @@ class FrontEnd:
         Raises:
             FailedPreconditionError: the address cannot be bound; says why.
         """
-        socket = bind_router(self._context, self.config.bind, self.config.max_frame_bytes)
-        self.endpoint = last_endpoint(socket)
+        socket = self._bind()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.pump = make_pump(socket, max_peer_nbytes=self.config.max_peer_bytes)
         self._started = Dispatcher(self.config, self._snapshot, self.pump, self)
@@ -104,6 +108,19 @@ class FrontEnd:
             target=self._run, args=(socket,), name="tensorwire-front-end", daemon=True
         )
         self._thread.start()
+
+    def _bind(self) -> zmq.Socket[bytes]:
+        config = self.config
+        if config.front_ends == 1:
+            socket = bind_router(self._context, config.bind, config.max_frame_bytes)
+            self.endpoint = last_endpoint(socket)
+            return socket
+        self.endpoint = claim(config.bind)
+        with reserve(self.endpoint) as listener:
+            listener.listen(BACKLOG)
+            socket = bind_router(self._context, self.endpoint, config.max_frame_bytes, listener)
+        self.inner_endpoint = bind_own(socket, f"tensorwire-{secrets.token_hex(8)}", WAITING)
+        return socket
 
     def drain(self, grace: float) -> bool:
         """Refuse new requests with UNAVAILABLE and wait until those in flight are answered.
@@ -142,6 +159,10 @@ class FrontEnd:
     def answer(self, peer: bytes, frame: bytes) -> None:
         """Send a ready-made frame, from any thread."""
         self.post(lambda: self._pump.send(peer, frame))
+
+    def allow(self, peer: bytes, max_nbytes: int | None) -> None:
+        """See :meth:`~tensorwire.rpc.pump.Pump.allow`; any thread."""
+        self.post(lambda: self._pump.allow(peer, max_nbytes))
 
     def runtimes(self) -> list[VersionRuntime]:
         """What is served now (a snapshot for introspection)."""

@@ -141,7 +141,9 @@ class Service:
             type(server.front_end.pump).__name__,
         )
         config = f", configured by {self._config_path}" if self._config_path else ""
-        _log.info("listening at %s, model repository %s%s", server.endpoint, manager.repository, config)
+        count = server.config.front_ends
+        where = f"{server.endpoint}, {count} front ends" if count > 1 else server.endpoint
+        _log.info("listening at %s, model repository %s%s", where, manager.repository, config)
         warning = reach_warning(server.endpoint)
         if warning:
             _log.warning("%s", warning)

@@ -12,6 +12,7 @@ import msgspec
 
 from ..manager import Manager, ManagerConfig
 from ..rpc.pump import ControlMessage
+from .acceptor.fleet import Fleet
 from .config import ServingConfig
 from .control import Control
 from .frontend import FrontEnd
@@ -24,6 +25,8 @@ _log = logging.getLogger("tensorwire.server")
 #: still run, which may never end.
 _UNLOAD_SECONDS = 5.0
 _UNLOAD_SECONDS_BUSY = 1.0
+#: Seconds that other front ends have for what is answered, when the grace time is over.
+_ACCEPTORS_SECONDS = 2.0
 #: Longest that :meth:`Server.reconfigure` waits for the front end, in seconds.
 _APPLY_SECONDS = 5.0
 
@@ -38,10 +41,11 @@ class Server:
         self.config = serving or ServingConfig()
         self._spawner = Spawner()
         self.manager = Manager(manager, finder=process_finder(self._spawner))
-        self._control = Control(self.manager, self._is_ready)
         self.front_end = FrontEnd(
             self.config, lambda: self.manager.snapshot, self._on_control, broken=self.manager.fail
         )
+        self._fleet = Fleet(self.config, self._spawner, self.front_end)
+        self._control = Control(self.manager, self._is_ready, self._fleet.report)
         self._started = False
 
     def __enter__(self) -> Self:
@@ -69,17 +73,23 @@ class Server:
         self.manager.on_publish = lambda _: self.front_end.reconfigure()
         self.front_end.start()
         self._spawner.start()
+        self._fleet.start()
         try:
             self.manager.start()
         except BaseException:
-            self._spawner.close()
             self.front_end.close()
+            self._fleet.close(0.0)
+            self._spawner.close()
             raise
         self._started = True
 
     def wait_ready(self, timeout: float | None = None) -> bool:
-        """Wait until every wanted version is available or has definitively failed."""
-        return self.manager.wait_ready(timeout)
+        """Wait until every wanted version is available or has definitively failed, and all front ends
+        listen."""
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self.manager.wait_ready(timeout):
+            return False
+        return self._fleet.wait(None if until is None else max(0.0, until - time.monotonic()))
 
     def drain(self) -> bool:
         """Refuse new requests and wait, at most the grace time, for those in flight; whether all are done."""
@@ -110,6 +120,7 @@ class Server:
             return True
         self._started = False
         until = time.monotonic() + self.config.grace
+        self._fleet.stop()
         drained = self.drain()
         if not drained:
             _log.warning(
@@ -118,6 +129,9 @@ class Server:
                 self.config.grace,
             )
         self.front_end.close()
+        if not self._fleet.close(max(_ACCEPTORS_SECONDS, until - time.monotonic())):
+            _log.warning("there are clients that have not read all replies")
+            drained = False
         self._control.close()
         self._limit_unloading(
             max(_UNLOAD_SECONDS, until - time.monotonic()) if drained else _UNLOAD_SECONDS_BUSY
@@ -133,7 +147,7 @@ class Server:
             self.manager.reconfigure(msgspec.structs.replace(config, drain_timeout=seconds))
 
     def _is_ready(self) -> bool:
-        return self.manager.ready
+        return self.manager.ready and self._fleet.ready
 
     def _on_control(self, message: ControlMessage) -> None:
         self._control.handle(self.front_end, message)

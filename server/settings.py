@@ -64,7 +64,13 @@ SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
 }
 #: Bound to the socket, the pump or the watcher when the server starts.
 RESTART_KEYS: Final = frozenset(
-    {"serving.bind", "serving.max_frame_bytes", "serving.max_peer_bytes", "manager.repository"}
+    {
+        "serving.bind",
+        "serving.front_ends",
+        "serving.max_frame_bytes",
+        "serving.max_peer_bytes",
+        "manager.repository",
+    }
 )
 _SIZE_KEYS: Final = frozenset(
     {"serving.max_queued_bytes", "serving.max_frame_bytes", "serving.max_peer_bytes", "manager.ram_budget"}
@@ -93,6 +99,12 @@ def load_settings(config: Path | None, overrides: Iterable[Override] = ()) -> Se
         raise InvalidArgumentError(
             "no model repository was named; give it as the argument REPO"
             + (f" or as `repository` in [manager] of {config}" if config else "")
+        )
+    serving = settings.serving
+    if serving.front_ends > 1 and not serving.bind.startswith("tcp://"):
+        raise InvalidArgumentError(
+            f"serving.front_ends: found {serving.front_ends}, but serving.bind is {serving.bind}, which has "
+            "room for one; several front ends need tcp://HOST:PORT"
         )
     return settings
 

@@ -23,7 +23,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rpc.transport": ("rpc.errors", "rpc.types", "rpc.wire"),
     "rpc.ends": ("rpc.pump", "rpc.transport", "rpc.wire"),
     "manager": ("rpc.errors", "rpc.types"),
-    "server": ("rpc", "manager", "server.processes", "server.interpreter", "server.logs"),
+    "server": (
+        "rpc",
+        "manager",
+        "server.processes",
+        "server.acceptor",
+        "server.config",
+        "server.interpreter",
+        "server.logs",
+    ),
     "server.interpreter": (),
     "server.logs": (),
     "client": ("rpc",),
@@ -37,6 +45,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "server.interpreter",
         "server.logs",
     ),
+    # Started often, and nothing but a way to the server: no models, no scheduler.
+    "server.acceptor": (
+        "rpc",
+        "manager.memory",
+        "server.config",
+        "server.interpreter",
+        "server.logs",
+        "server.processes",
+    ),
+    "server.config": (),
     "server.cli": ("rpc", "manager", "server", "client", "bench"),
     "bench": ("rpc", "manager", "server", "client"),
 }

@@ -370,6 +370,10 @@ cdef class CompiledPump:
             return error
         return _send(frame, self._handle, 0)
 
+    def allow(self, peer, max_nbytes):
+        """See :meth:`~.interface.Pump.allow`."""
+        self._outbox.allow(peer, max_nbytes)
+
     def flush(self):
         """See :meth:`~.interface.Pump.flush`."""
         self._check_open()

@@ -104,6 +104,10 @@ class Pump(Protocol):
         """Send one ready-made frame."""
         ...
 
+    def allow(self, peer: bytes, max_nbytes: int | None) -> None:
+        """Keep so many bytes of replies for a peer that does not read them; None: as for all."""
+        ...
+
     def flush(self) -> bool:
         """Retry what could not be sent because peers were slow. Returns whether some is still waiting."""
         ...

@@ -51,6 +51,18 @@ class Outbox:
         self._counters = counters
         self._max_peer_nbytes = max_peer_nbytes
         self._held: dict[bytes, _Held] = {}
+        #: Of peers that differ from the others.
+        self._limits: dict[bytes, int] = {}
+
+    def allow(self, peer: bytes, max_nbytes: int | None) -> None:
+        """See :meth:`~.interface.Pump.allow`."""
+        if max_nbytes is None:
+            self._limits.pop(peer, None)
+        else:
+            self._limits[peer] = max_nbytes
+
+    def _limit(self, peer: bytes) -> int:
+        return self._limits.get(peer, self._max_peer_nbytes)
 
     def send(self, peer: bytes, frame: Buffer) -> None:
         """Send one small frame."""
@@ -72,8 +84,8 @@ class Outbox:
             if held.waiting:
                 self._queue(peer, held, frames, nbytes)
                 return
-            if held.in_flight and held.nbytes + nbytes > self._max_peer_nbytes:
-                self._give_up(held, frames)
+            if held.in_flight and held.nbytes + nbytes > self._limit(peer):
+                self._give_up(peer, held, frames)
                 return
         try:
             self._push(peer, frames, nbytes)
@@ -103,13 +115,13 @@ class Outbox:
             raise error
 
     def _queue(self, peer: bytes, held: _Held, frames: Sequence[Buffer], nbytes: int) -> None:
-        if held.nbytes and held.nbytes + nbytes > self._max_peer_nbytes:
-            self._give_up(held, frames)
+        if held.nbytes and held.nbytes + nbytes > self._limit(peer):
+            self._give_up(peer, held, frames)
             return
         held.waiting.append((frames, nbytes))
         held.nbytes += nbytes
 
-    def _give_up(self, held: _Held, frames: Sequence[Buffer]) -> None:
+    def _give_up(self, peer: bytes, held: _Held, frames: Sequence[Buffer]) -> None:
         """Keep a short error in the place of what is too much: the caller is told, and told why."""
         self._counters.peer_stuck += 1
         head = frames[0]
@@ -118,7 +130,7 @@ class Outbox:
             return
         held.given_up += 1
         if head[_KIND_AT] != Kind.ERROR:
-            message = f"more than {self._max_peer_nbytes} bytes of replies wait for this client to read them"
+            message = f"more than {self._limit(peer)} bytes of replies wait for this client to read them"
             head = build_error(*ids, StatusCode.RESOURCE_EXHAUSTED, message)
         held.waiting.append(((head,), 0))
 

@@ -56,6 +56,7 @@ class PythonPump:
         self._outbox = Outbox(socket, self.counters, max_peer_nbytes)
         self.send = self._outbox.send
         self.flush = self._outbox.flush
+        self.allow = self._outbox.allow
 
     def drain(self, limit: int = 1024) -> Drained:
         """See :meth:`~.interface.Pump.drain`."""

@@ -71,6 +71,7 @@ class Layout:
         row_elements: elements per row, or of the whole tensor.
         fixed: whether there is at least one tensor, and all have elements of fixed size.
         groupable: whether small messages of this layout may share a block: they are fixed and have rows.
+        max_rows: so many rows may a message have.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class Layout:
         "dtypes",
         "fixed",
         "groupable",
+        "max_rows",
         "names",
         "row_elements",
         "row_nbytes",
@@ -114,6 +116,7 @@ class Layout:
             default=0,
         )
         self._check_extent(1)
+        self.max_rows = MAX_TENSOR_NBYTES // max(1, self._row_extent)
         self._places: dict[tuple[int, int, int], Places] = {}
         self._places_kept = min(_PLACES_KEPT, max(2, _SLICES_KEPT // max(1, len(tensors))))
 

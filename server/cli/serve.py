@@ -41,6 +41,9 @@ _Check = Annotated[bool, typer.Option("--check", help="Check the configuration, 
 _Bind = Annotated[
     str | None, _flag(metavar="ADDRESS", help="tcp://HOST:PORT or ipc://PATH; default tcp://127.0.0.1:8700.")
 ]
+_FrontEnds = Annotated[
+    int | None, _flag(metavar="N", help="Processes that accept clients at the address; default 1.")
+]
 _Grace = Annotated[
     float | None, _flag(help="Seconds that requests in flight have when the server stops; default 10.")
 ]
@@ -65,6 +68,7 @@ def serve(
     ready_file: _ReadyFile = None,
     check: _Check = False,
     bind: _Bind = None,
+    front_ends: _FrontEnds = None,
     grace: _Grace = None,
     ram_budget: _RamBudget = None,
     poll_interval: _PollInterval = None,
@@ -77,6 +81,7 @@ def serve(
     flags: dict[str, tuple[str, object]] = {
         "manager.repository": ("REPO", repository),
         "serving.bind": ("--bind", bind),
+        "serving.front_ends": ("--front-ends", front_ends),
         "serving.grace": ("--grace", grace),
         "manager.ram_budget": ("--ram-budget", ram_budget),
         "manager.poll_interval": ("--poll-interval", poll_interval),

@@ -114,6 +114,9 @@ def _print_stats(stats: dict[str, Any]) -> None:
         typer.echo(f"{'memory':<10} {format_bytes(memory['used'])} reserved{budget}")
     counters = ", ".join(f"{name} {value}" for name, value in stats["pump"].items() if value)
     typer.echo(f"{'messages':<10} {counters or 'none yet'}")
+    for other in stats.get("front_ends", ()):
+        counters = ", ".join(f"{name} {value}" for name, value in other["pump"].items() if value)
+        typer.echo(f"{'front end':<10} pid {other['process']}, {counters or 'no messages yet'}")
     if not stats["versions"]:
         return
     names = (

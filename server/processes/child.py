@@ -7,12 +7,9 @@ Its parent starts it (:class:`.parent.WorkerProcess`); the arguments are descrip
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import logging
 import os
-import select
-import signal
 import socket
 import sys
 import threading
@@ -41,6 +38,7 @@ from . import framing
 from .arena import Mapping
 from .cargo import Inbound, Outbound, Packed
 from .framing import ChildSpec, Expired, Load, Loaded, Message, Returned, Stop
+from .lifeline import end_with_parent, leave_signals_to_parent
 from .link import Closed, Link, Received
 from .port import Port, make_port
 from .priority import lower_priority
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tensorwire.server")
 
 _STDERR: Final = 2
-_PR_SET_PDEATHSIG: Final = 1
 _REQUEST: Final = int(Kind.REQUEST)
 
 #: Runs a call; gives the answer, if the port does not have it, and what the model took.
@@ -318,28 +315,8 @@ def _status(error: SystemExit) -> int:
 # -------------------------------------------------------------------- process
 
 
-def end_with_parent(parent: int, link: int) -> None:
-    """See that this process does not outlive its parent, whatever it is doing then."""
-    libc = ctypes.CDLL(None)
-    # For code that never lets go of the interpreter's lock. It comes when the thread ends that made this
-    # process: Spawner's lives as long as the parent.
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-    threading.Thread(target=_watch, args=(link,), name="parent-watch", daemon=True).start()
-
-
-def _watch(link: int) -> None:
-    poll = select.poll()
-    poll.register(link, 0)  # what is always reported: that the other end is closed
-    poll.poll()
-    os._exit(0)
-
-
 def _prepare() -> None:
-    # Ctrl-C is the parent's business, which then stops this process in its own time.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_signals_to_parent()
     faulthandler.enable()
     use_one_heap()
     # What a model prints is seen when it prints it, also if it crashes afterwards.

@@ -1,4 +1,4 @@
-"""Starting worker processes, from a thread that lives as long as they may."""
+"""Starting processes, from a thread that lives as long as they may."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _CHILD: Final = "tensorwire.server.processes.child"
 
 
 class Order(NamedTuple):
-    """A process to start: arguments of the child's module, descriptors that it inherits, its stderr; whose
-    cores it may use."""
+    """A process to start: arguments of its module, descriptors that it inherits, its stderr; whose cores it
+    may use; the module, a worker's if nothing is said."""
 
     arguments: Sequence[str]
     keep: Sequence[int]
     stderr: int
-    workers: WorkersConfig
+    workers: WorkersConfig = WorkersConfig()
+    module: str = _CHILD
 
 
 class Spawner:
@@ -96,7 +97,7 @@ def _start(order: Order) -> subprocess.Popen[bytes]:
     flags: list[str] = cast("Any", subprocess)._args_from_interpreter_flags()
     return subprocess.Popen(
         # -P: a file in the working directory must not stand in for a module of the same name.
-        [sys.executable, *flags, "-P", "-m", _CHILD, *order.arguments],
+        [sys.executable, *flags, "-P", "-m", order.module, *order.arguments],
         stdin=subprocess.DEVNULL,
         stderr=order.stderr,
         pass_fds=order.keep,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import front_ends
 import models
 import numpy as np
 import pytest
@@ -122,6 +125,53 @@ def test_a_second_signal_stops_at_once(start_server: Start, repository: Path, un
     server.line("SIGTERM again: stopping at once")
 
 
+def test_several_front_ends_from_start_to_stop(
+    start_server: Start, repository: Path, tmp_path: Path, until: Until
+) -> None:
+    add_gated(repository)
+    server = start_server("--front-ends", 2).ready()
+    server.line(f"listening at {server.endpoint}, 2 front ends, model repository")
+    with ExitStack() as stack:
+        here, there = (
+            stack.enter_context(front_ends.connect(server.endpoint, at_server=place))
+            for place in (True, False)
+        )
+        (other,) = front_ends.others(here)
+        # Ctrl-C and a service manager may signal all processes: only the server acts on it.
+        os.kill(other["process"], signal.SIGINT)
+        os.kill(other["process"], signal.SIGTERM)
+        waiting = [client.submit("gated", {"x": [i]}) for i in (1, 2) for client in (here, there)]
+        until(lambda: here.health().in_flight == 4)
+        server.signal(signal.SIGTERM)
+        until(lambda: there.health().draining)
+        (tmp_path / "go").touch()
+        assert [int(answer.result()["y"][0]) for answer in waiting] == [2, 2, 3, 3]
+        assert server.wait() == 0
+    assert server.lines[-1].endswith("stopped")
+    assert not Path(f"/proc/{other['process']}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_front_ends_end_with_the_server(
+    start_server: Start, repository: Path, until: Until, number: signal.Signals
+) -> None:
+    """However it ends: killed, or by a second signal."""
+    add_gated(repository)
+    server = start_server("--front-ends", 3, "--grace", 600).ready()
+    with front_ends.connect(server.endpoint, at_server=False) as client:
+        pids = [each["process"] for each in front_ends.others(client)]
+        assert len(pids) == 2
+        waiting = client.submit("gated", {"x": [1]})
+        until(lambda: client.health().in_flight)
+        server.signal(number)
+        if number == signal.SIGTERM:
+            server.line("refusing new requests")
+            server.signal(number)
+        assert server.wait() in (-number, 128 + number)
+        assert isinstance(waiting.exception(20), UnavailableError)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
 def test_sighup_applies_all_of_a_good_configuration(
     start_server: Start, repository: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +247,10 @@ def test_an_occupied_port_ends_the_start(start_server: Start) -> None:
         (
             [".", "--ready-file", "no/where"],
             "--ready-file no/where: no is not a directory that can be written",
+        ),
+        (
+            [".", "--front-ends", "2", "--bind", "ipc:///tmp/nowhere"],
+            "serving.front_ends: found 2, but serving.bind is ipc:///tmp/nowhere, which has room for one",
         ),
     ],
 )

@@ -816,6 +816,30 @@ class TestPeers:
         finally:
             rig.close()
 
+    def test_more_may_be_kept_for_some(self, make_pump: Callable[..., Pump]) -> None:
+        rig = Rig(make_pump, "inproc", max_peer_nbytes=10_000, sndhwm=2)
+        try:
+            dealer = rig.dealer(b"p", RCVHWM=2)
+            dealer.send(build_control(Kind.PING, 0))
+            rig.drain(1)
+            rig.pump.allow(b"p", 1 << 20)
+            pong = build_control(Kind.PONG, 1)
+            for _ in range(5000):
+                rig.pump.send(b"p", pong)
+            assert rig.pump.counters.peer_stuck == 0
+            found: list[bytes] = []
+            while rig.pump.holding or dealer.poll(0):
+                rig.pump.flush()
+                while dealer.poll(0):
+                    found.append(dealer.recv())
+            assert found == [pong] * 5000
+            rig.pump.allow(b"p", None)
+            for _ in range(5000):
+                rig.pump.send(b"p", pong)
+            assert rig.pump.counters.peer_stuck > 4000
+        finally:
+            rig.close()
+
     def test_one_reply_may_be_larger_than_the_bound(self, make_pump: Callable[..., Pump]) -> None:
         rig = Rig(make_pump, "inproc", max_peer_nbytes=1000)
         try:
