@@ -10,7 +10,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from ..manager.handle import ServableHandle
 from ..manager.snapshot import Snapshot
@@ -22,6 +21,7 @@ from .batch import Batch, Outcome
 from .binding import Binding, describe
 from .casualties import Fate, casualties
 from .config import ServingConfig
+from .desk import Desk
 from .express import Express, ExpressWays, single_version
 from .fairness import IN_USE, CoreShares
 from .runtime import VersionRuntime
@@ -29,30 +29,6 @@ from .shares import shares
 from .workers import Surroundings
 
 _log = logging.getLogger("tensorwire.server")
-
-
-class Desk(Protocol):
-    """What the dispatcher needs from the front end, for workers that are not the front-end thread."""
-
-    def completed(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
-        """A batch is done; any thread."""
-        ...
-
-    def post(self, action: Callable[[], None]) -> None:
-        """Have the front-end thread call something; any thread."""
-        ...
-
-    def watch(self, fd: int, action: Callable[[], None]) -> None:
-        """Have the front-end thread call something whenever a descriptor is readable."""
-        ...
-
-    def unwatch(self, fd: int) -> None:
-        """End that."""
-        ...
-
-    def broken(self, handle: ServableHandle, reason: str) -> None:
-        """A version's workers keep dying."""
-        ...
 
 
 class Dispatcher:

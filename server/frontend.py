@@ -186,25 +186,25 @@ class FrontEnd:
     # ---------------------------------------------------------------- what the dispatcher needs
 
     def completed(self, runtime: VersionRuntime, worker: int, batch: Batch, outcome: Outcome) -> None:
-        """See :class:`~.dispatcher.Desk`."""
+        """See :class:`~.desk.Desk`."""
         self._finished.append((runtime, worker, batch, outcome))
         if threading.get_ident() != self._ident:
             self._wake()
 
     def watch(self, fd: int, action: Callable[[], None]) -> None:
-        """See :class:`~.dispatcher.Desk`."""
+        """See :class:`~.desk.Desk`."""
         self._watched[fd] = action
         self._poller.register(fd, select.POLLIN)
         self._inner_poller.register(fd, select.POLLIN)
 
     def unwatch(self, fd: int) -> None:
-        """See :class:`~.dispatcher.Desk`."""
+        """See :class:`~.desk.Desk`."""
         if self._watched.pop(fd, None) is not None:
             self._poller.unregister(fd)
             self._inner_poller.unregister(fd)
 
     def broken(self, handle: ServableHandle, reason: str) -> None:
-        """See :class:`~.dispatcher.Desk`."""
+        """See :class:`~.desk.Desk`."""
         self._broken(handle, reason)
 
     # ---------------------------------------------------------------- the loop
