@@ -34,7 +34,7 @@ class Express:
 
     Attributes:
         snapshot: the one for which this holds.
-        runtime, binding: where the bundles go, and how they are run there; None: that is not known beforehand.
+        runtime, binding: where the bundles go, and how they are run there; None: not known beforehand.
     """
 
     __slots__ = ("_names", "_template", "_template_of", "binding", "runtime", "snapshot")
