@@ -92,7 +92,16 @@ class Dispatcher:
         express = self._express.get(signature, snapshot)
         if express is None:
             express = self._find_express(signature, snapshot)
-        return express.run(bundle, alone, self._pump, self._answer_express)
+        return express.run(bundle, alone, self._pump, self._answer_express) or self._join(express, bundle)
+
+    def _join(self, express: Express, bundle: Bundle) -> bool:
+        """Have a bundle wait where it leads, if others are there already: then the version is not going away,
+        and nothing has to be looked up. False: nothing was done."""
+        runtime, binding = express.runtime, express.binding
+        if runtime is None or binding is None or not runtime.load.in_flight or runtime.broken:
+            return False
+        self._admit_bound(runtime, binding, bundle, 0, bundle.requests, time.monotonic())
+        return True
 
     def _answer_express(self, runtime: VersionRuntime, batch: Batch, outcome: Outcome) -> None:
         runtime.account(batch, outcome)
@@ -149,16 +158,20 @@ class Dispatcher:
             return True
         if runtime.idle and not handle.acquire():
             return False
-        binding = runtime.bindings.get(bundle.signature)
+        self._admit_bound(runtime, runtime.bindings.get(bundle.signature), bundle, lo, hi, now)
+        if runtime.idle:
+            handle.release()
+        return True
+
+    def _admit_bound(
+        self, runtime: VersionRuntime, binding: Binding, bundle: Bundle, lo: int, hi: int, now: float
+    ) -> None:
         if bundle.rows is not None and not binding.batched and binding.error is None:
             # To a model that runs each as a whole, a request is one row, whatever its leading dimension.
             for request in range(lo, hi):
                 self._admit_part(runtime, binding, bundle.single(request), 0, 1, now)
         else:
             self._admit_part(runtime, binding, bundle, lo, hi, now)
-        if runtime.idle:
-            handle.release()
-        return True
 
     def _admit_part(
         self, runtime: VersionRuntime, binding: Binding, bundle: Bundle, lo: int, hi: int, now: float
@@ -276,6 +289,7 @@ class Dispatcher:
         free_since = runtime.worker_done(worker, batch)
         runtime.account(batch, outcome, free_since)
         if runtime.scheduler.queued_requests:
+            # These have not left yet, so the version is not dropped meanwhile.
             if runtime.supervised:
                 # A process shall not wait for its next batch until these answers are written.
                 self._decide(runtime)

@@ -34,22 +34,23 @@ class Express:
 
     Attributes:
         snapshot: the one for which this holds.
+        runtime, binding: where the bundles go, and how they are run there; None: not known beforehand.
     """
 
-    __slots__ = ("_binding", "_names", "_runtime", "_template", "_template_of", "snapshot")
+    __slots__ = ("_names", "_template", "_template_of", "binding", "runtime", "snapshot")
 
     def __init__(self, signature: Signature, snapshot: Snapshot, runtime: VersionRuntime | None) -> None:
         """``runtime`` None: bundles of this signature always go the long way."""
         self.snapshot = snapshot
         self._names = signature.layout.names
-        self._runtime = runtime
-        self._binding: Binding | None = None
+        self.runtime = runtime
+        self.binding: Binding | None = None
         self._template: ReplyTemplate | None = None
         self._template_of: list[tuple[np.dtype[Any], tuple[int, ...]]] = []
         if runtime is not None:
-            self._binding = runtime.bindings.get(signature)
-            if self._binding.error is not None or not self._binding.batched:
-                self._runtime = None
+            self.binding = runtime.bindings.get(signature)
+            if self.binding.error is not None or not self.binding.batched:
+                self.runtime = None
 
     def run(self, bundle: Bundle, alone: bool, pump: Pump, answer: Answer) -> bool:
         """Run a bundle and answer it, if that is to be done here and now.
@@ -61,7 +62,7 @@ class Express:
         Returns:
             False: nothing was done, the bundle goes the long way.
         """
-        runtime = self._runtime
+        runtime = self.runtime
         rows = bundle.total_rows
         if (
             runtime is None
@@ -86,7 +87,7 @@ class Express:
         return True
 
     def _run(self, runtime: VersionRuntime, bundle: Bundle, begin: float, pump: Pump, answer: Answer) -> None:
-        binding = self._binding
+        binding = self.binding
         assert binding is not None
         servable = runtime.handle.servable
         whole = Slice(bundle, 0, bundle.requests)
