@@ -15,6 +15,8 @@ _ENOUGH: Final = 2
 #: What is taken for noise then, and at least, as a fraction.
 _ASSUMED_NOISE: Final = 0.05
 _LEAST_NOISE: Final = 0.01
+#: By so much, as a fraction, something simpler may have been seen to do less than what is in force.
+_NO_LOSS: Final = 0.05
 #: Codes that say that so many callers are too many, and nothing about the settings.
 _OVERLOAD: Final = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
 
@@ -188,11 +190,15 @@ def choose(found: Sequence[Line], noise: float) -> Choice | None:
         best = min(able, key=lambda line: line.rung.measured.p99 if line.rung else 0.0)
         return _choice(best, "no point meets the objective; this one has the lowest p99")
     top = max(meeting, key=_worth)
-    near = [line for line in meeting if _worth(line) >= _worth(top) * (1 - noise)]
+    # As in the other benchmarks: where the ranges overlap, the measurements show no difference.
+    near = [line for line in meeting if _worth(line) * (1 + noise) >= _worth(top) * (1 - noise)]
+    # But what is in force is not given up for what was seen to do less.
+    floor = min((_worth(line) * (1 - _NO_LOSS) for line in meeting if line.present), default=0.0)
+    near = [line for line in near if line is top or _worth(line) >= floor]
     best = min(near, key=lambda line: (*_complexity(line), -_worth(line)))
     if best is top:
         return _choice(best, "the highest throughput within the objective")
-    told = f"simpler than {top.number}, and within the noise of it ({noise:.0%})"
+    told = f"simpler than {top.number}, and the noise of +-{noise:.0%} leaves the difference open"
     return _choice(best, told)
 
 

@@ -194,7 +194,7 @@ def _number(
             ha="center",
             va="center",
             fontsize=10,
-            zorder=6,
+            zorder=3,
             bbox=_BEHIND,
             arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.7, "shrinkB": 4} if far else None,
         )
