@@ -49,11 +49,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calls(msgspec.Struct):
-    """Calls that ended: when they began (``time.monotonic``), how long they took, and those that failed."""
+    """Calls that ended: when they began (``time.monotonic``), how long they took, and those that failed: when
+    they began and ended, and the code."""
 
     begun: list[float] = []
     seconds: list[float] = []
-    failed: list[tuple[float, str]] = []
+    failed: list[tuple[float, float, str]] = []
     #: Calls that were left out because the generator was held up.
     skipped: int = 0
 
@@ -67,7 +68,7 @@ class Calls(msgspec.Struct):
 
     def failures(self) -> dict[str, int]:
         """Failed calls by status code."""
-        codes = [code for _, code in self.failed]
+        codes = [code for *_, code in self.failed]
         return {code: codes.count(code) for code in sorted(set(codes))}
 
     def extend(self, other: Calls) -> None:
@@ -112,7 +113,7 @@ class _Generator:
         self._spec = spec
         self._begun = array("d")
         self._seconds = array("d")
-        self._failed: list[tuple[float, str]] = []
+        self._failed: list[tuple[float, float, str]] = []
         self._skipped = 0
         self._tasks: set[asyncio.Task[None]] = set()
         generator = np.random.default_rng(1)
@@ -135,11 +136,11 @@ class _Generator:
         try:
             answer = await self._client.predict(self._spec.model, {INPUT: inputs})
         except RpcError as error:
-            self._failed.append((begun, code_name(error.code)))
+            self._failed.append((begun, time.monotonic(), code_name(error.code)))
             return
         ended = time.monotonic()
         if not self._right(inputs, answer[OUTPUT]):
-            self._failed.append((begun, WRONG_ANSWER))
+            self._failed.append((begun, ended, WRONG_ANSWER))
             return
         self._begun.append(begun)
         self._seconds.append(ended - begun)

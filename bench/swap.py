@@ -84,6 +84,14 @@ class PolicyRun(msgspec.Struct, kw_only=True):
         """Calls that failed because nothing served."""
         return self.calls.failures().get(_UNAVAILABLE, 0)
 
+    @property
+    def astray(self) -> int:
+        """Calls that failed though no swap was going on at any time of theirs."""
+        return sum(
+            not any(begun <= swap.ended and ended >= swap.begun for swap in self.swaps)
+            for begun, ended, _ in self.calls.failed
+        )
+
     def window_latencies(self, phase: Phase, windows: int) -> list[list[float]]:
         """Latencies of each window of a phase."""
         spans = [(s.begun, s.ended) for s in self.swaps] if phase == "during" else self.spans.get(phase, [])
@@ -226,10 +234,7 @@ def _verify(proof: Proof, result: PolicyRun, settings: SwapSettings) -> None:
         others = {code: count for code, count in failures.items() if code != _UNAVAILABLE}
         text = f"{name}: {result.gap_calls} of {total} calls met a gap (UNAVAILABLE); other failures: "
         proof.check(not others, text + f"{others or 'none'}")
-        astray = [
-            begun for begun, _ in calls.failed if not any(s.begun <= begun <= s.ended for s in result.swaps)
-        ]
-        proof.check(not astray, f"{name}: calls that failed outside of a swap: {len(astray)}")
+        proof.check(not result.astray, f"{name}: calls that failed outside of a swap: {result.astray}")
     if len(result.swaps) > settings.reference:
         early, late = result.swaps[settings.reference - 1].rss, result.swaps[-1].rss
         text = f"{name}: memory after {len(result.swaps)} swaps {mebibytes(late)} MiB, after "

@@ -218,8 +218,9 @@ class _Shooter:
             self._seconds.append(seconds)
 
     def _fail(self, begun: float, code: str, message: str) -> None:
-        self._tally.longest = max(self._tally.longest, time.monotonic() - begun)
-        self._tally.calls.failed.append((begun, code))
+        ended = time.monotonic()
+        self._tally.longest = max(self._tally.longest, ended - begun)
+        self._tally.calls.failed.append((begun, ended, code))
         self._tally.messages[code] = message
 
     def _check(self, number: int, extra: int, answer: Any) -> bool:

@@ -248,7 +248,8 @@ def test_a_stop_answers_what_is_in_flight(gated: Callable[..., Gated]) -> None:
     waiting = [rig.there.submit("gated", x(value)) for value in (1, 2, 3)]
     rig.gate.close()
     more = [client.submit("gated", x(value)) for value, client in ((4, rig.here), (5, rig.there))]
-    until(lambda: rig.server.front_end.in_flight)
+    # All of them have come in: what is on its way still would be refused.
+    until(lambda: rig.counter("requests") == 5)
     pids = [each["process"] for each in front_ends.others(rig.here)]
     done: list[bool] = []
     closing = threading.Thread(target=lambda: done.append(rig.server.close()))
