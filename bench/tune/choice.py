@@ -195,7 +195,8 @@ def choose(found: Sequence[Line], noise: float) -> Choice | None:
     # But what is in force is not given up for what was seen to do less.
     floor = min((_worth(line) * (1 - _NO_LOSS) for line in meeting if line.present), default=0.0)
     near = [line for line in near if line is top or _worth(line) >= floor]
-    best = min(near, key=lambda line: (*_complexity(line), -_worth(line)))
+    present = next((line.point for line in found if line.present), top.point)
+    best = min(near, key=lambda line: (*_complexity(line.point, present), -_worth(line)))
     if best is top:
         return _choice(best, "the highest throughput within the objective")
     told = f"simpler than {top.number}, and the noise of +-{noise:.0%} leaves the difference open"
@@ -213,5 +214,7 @@ def _worth(line: Line) -> float:
     return 0.0 if line.rung is None else line.rung.measured.throughput
 
 
-def _complexity(line: Line) -> tuple[int, int, bool]:
-    return KINDS.index(line.point.kind), line.point.count, not line.present
+def _complexity(point: Point, present: Point) -> tuple[int, int, int]:
+    """The simpler kind, the lower count, the fewer changes."""
+    changes = (point.batch != present.batch) + (point.delay != present.delay)
+    return KINDS.index(point.kind), point.count, changes
