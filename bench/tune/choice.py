@@ -144,13 +144,14 @@ def lines(
 
 
 def _line(number: int, one: Measured, baselines: Sequence[Rung], present: Point, objective: float) -> Line:
-    if one.point == present:
-        middle = [_middle(baselines)] if any(rung.sound for rung in baselines) else []
-        one = msgspec.structs.replace(one, again=middle)
+    middle = None
+    if one.point == present and any(rung.sound for rung in baselines):
+        middle = _middle(baselines)
+        one = msgspec.structs.replace(one, again=[*one.again, middle])
     rung = one.best(objective)
     near = 0.0 if rung is None else reference(baselines, rung.at)
-    if rung is not None and one.point == present and rung in one.again:
-        near = rung.measured.throughput  # it is the baseline
+    if rung is not None and rung is middle:
+        near = rung.measured.throughput
     return Line(
         number=number,
         point=one.point,
