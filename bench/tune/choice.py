@@ -15,6 +15,8 @@ _ENOUGH: Final = 2
 #: What is taken for noise then, and at least, as a fraction.
 _ASSUMED_NOISE: Final = 0.05
 _LEAST_NOISE: Final = 0.01
+#: With more noise than this, a fraction, not even something simpler is recommended where it may be noise.
+_TOO_NOISY: Final = 0.25
 #: By so much, as a fraction, something simpler may have been seen to do less than what is in force.
 _NO_LOSS: Final = 0.05
 #: Codes that say that so many callers are too many, and nothing about the settings.
@@ -193,11 +195,16 @@ def choose(found: Sequence[Line], noise: float) -> Choice | None:
     top = max(meeting, key=_worth)
     # As in the other benchmarks: where the ranges overlap, the measurements show no difference.
     near = [line for line in meeting if _worth(line) * (1 + noise) >= _worth(top) * (1 - noise)]
+    present = next((line for line in found if line.present), None)
+    if noise > _TOO_NOISY and present in near and present is not top:
+        return _choice(
+            present, f"with noise of +-{noise:.0%} nothing was shown to be better than what is in force"
+        )
     # But what is in force is not given up for what was seen to do less.
     floor = min((_worth(line) * (1 - _NO_LOSS) for line in meeting if line.present), default=0.0)
     near = [line for line in near if line is top or _worth(line) >= floor]
-    present = next((line.point for line in found if line.present), top.point)
-    best = min(near, key=lambda line: (*_complexity(line.point, present), -_worth(line)))
+    here = present.point if present else top.point
+    best = min(near, key=lambda line: (*_complexity(line.point, here), -_worth(line)))
     if best is top:
         return _choice(best, "the highest throughput within the objective")
     told = f"simpler than {top.number}, and the noise of +-{noise:.0%} leaves the difference open"

@@ -169,8 +169,8 @@ class Session:
     def _climb_again(self, first: Measured) -> None:
         """The settings before, with more callers than their first ladder ended at.
 
-        That one began with one caller and may have been unlucky on its way; those of the others began where the
-        best had come to.
+        That one began with one caller and may have been unlucky on its way; those of the others began where
+        the best had come to.
         """
         self._site.apply(self._present)
         reached = self.baselines[0].callers

@@ -133,7 +133,7 @@ def _cells(line: Line, outcome: Outcome) -> list[str]:
 
 def _figures(line: Line, cpu: bool) -> list[str]:
     if line.rung is None:
-        return ["-", "-", "-", "-", "-", "-", _errors(line.errors) or "-", line.refused or "no"]
+        return ["-", "-", "-", "-", "-", "-", _errors(line.errors) or "-", line.refused or "not measured"]
     measured = line.rung.measured
     return [
         str(line.rung.callers),

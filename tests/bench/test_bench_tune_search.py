@@ -230,6 +230,21 @@ def test_batches_and_delays_are_not_changed_for_nothing() -> None:
     assert choice.number == 2
 
 
+def test_with_much_noise_what_is_in_force_stays() -> None:
+    found = [
+        msgspec.structs.replace(line(1, 1000, count=2), present=True),
+        line(2, 1400),
+        line(3, 9000, count=4),
+    ]
+    choices = [choose(found[:2], level) for level in (0.2, 0.4)]
+    assert [choice.number for choice in choices if choice] == [2, 1]
+    assert choices[1] is not None
+    assert choices[1].reason.startswith("with noise of +-40% nothing was shown")
+    shown = choose(found, 0.4)
+    assert shown is not None
+    assert shown.number == 3
+
+
 def test_what_is_in_force_is_not_given_up_for_less() -> None:
     found = [
         line(1, 800),
