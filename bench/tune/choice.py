@@ -15,6 +15,8 @@ _ENOUGH: Final = 2
 #: What is taken for noise then, and at least, as a fraction.
 _ASSUMED_NOISE: Final = 0.05
 _LEAST_NOISE: Final = 0.01
+#: With more noise than this, a fraction, not even something simpler is recommended where it may be noise.
+_TOO_NOISY: Final = 0.25
 #: By so much, as a fraction, something simpler may have been seen to do less than what is in force.
 _NO_LOSS: Final = 0.05
 #: Codes that say that so many callers are too many, and nothing about the settings.
@@ -144,13 +146,14 @@ def lines(
 
 
 def _line(number: int, one: Measured, baselines: Sequence[Rung], present: Point, objective: float) -> Line:
-    if one.point == present:
-        middle = [_middle(baselines)] if any(rung.sound for rung in baselines) else []
-        one = msgspec.structs.replace(one, again=middle)
+    middle = None
+    if one.point == present and any(rung.sound for rung in baselines):
+        middle = _middle(baselines)
+        one = msgspec.structs.replace(one, again=[*one.again, middle])
     rung = one.best(objective)
     near = 0.0 if rung is None else reference(baselines, rung.at)
-    if rung is not None and one.point == present and rung in one.again:
-        near = rung.measured.throughput  # it is the baseline
+    if rung is not None and rung is middle:
+        near = rung.measured.throughput
     return Line(
         number=number,
         point=one.point,
@@ -192,10 +195,16 @@ def choose(found: Sequence[Line], noise: float) -> Choice | None:
     top = max(meeting, key=_worth)
     # As in the other benchmarks: where the ranges overlap, the measurements show no difference.
     near = [line for line in meeting if _worth(line) * (1 + noise) >= _worth(top) * (1 - noise)]
+    present = next((line for line in found if line.present), None)
+    if noise > _TOO_NOISY and present in near and present is not top:
+        return _choice(
+            present, f"with noise of +-{noise:.0%} nothing was shown to be better than what is in force"
+        )
     # But what is in force is not given up for what was seen to do less.
     floor = min((_worth(line) * (1 - _NO_LOSS) for line in meeting if line.present), default=0.0)
     near = [line for line in near if line is top or _worth(line) >= floor]
-    best = min(near, key=lambda line: (*_complexity(line), -_worth(line)))
+    here = present.point if present else top.point
+    best = min(near, key=lambda line: (*_complexity(line.point, here), -_worth(line)))
     if best is top:
         return _choice(best, "the highest throughput within the objective")
     told = f"simpler than {top.number}, and the noise of +-{noise:.0%} leaves the difference open"
@@ -213,5 +222,7 @@ def _worth(line: Line) -> float:
     return 0.0 if line.rung is None else line.rung.measured.throughput
 
 
-def _complexity(line: Line) -> tuple[int, int, bool]:
-    return KINDS.index(line.point.kind), line.point.count, not line.present
+def _complexity(point: Point, present: Point) -> tuple[int, int, int]:
+    """The simpler kind, the lower count, the fewer changes."""
+    changes = (point.batch != present.batch) + (point.delay != present.delay)
+    return KINDS.index(point.kind), point.count, changes

@@ -26,7 +26,7 @@ class Point(msgspec.Struct, frozen=True, order=True):
     delay: float
 
     def __str__(self) -> str:
-        return f"{self.kind} x {self.count}, batch {self.batch}, delay {duration(self.delay)}"
+        return f"{self.kind} x{self.count}, batch {self.batch}, delay {duration(self.delay)}"
 
 
 class Space(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from ..recorder import Measurement
 from .choice import Measured, Rung, choose, lines, noise, reference
-from .ladder import Ladder
+from .ladder import MAX_CALLERS, Ladder
 from .points import Point, Score
 from .search import Search
 
@@ -25,9 +25,9 @@ _FIRST_PATIENCE: Final = 2
 _PATIENCE: Final = 1
 #: Recommendations that are measured once more before one of them stands.
 _CONFIRMATIONS: Final = 6
-#: Measurements that are still to come when the search is over: a baseline, a confirmation, and the settings
-#: before with as many callers as that.
-_AFTERWARDS: Final = 3
+#: Measurements that are still to come when the search is over: a baseline, a confirmation, and some of the
+#: settings before.
+_AFTERWARDS: Final = 4
 
 
 class Refused(Exception):
@@ -148,10 +148,8 @@ class Session:
             self._confirm(first)
 
     def _confirm(self, first: Measured) -> None:
-        """Measure the recommendation once more: it was the best of many, so it was lucky too.
-
-        Beside it the settings before, with as many callers, if their own ladder did not come so far.
-        """
+        """Measure the recommendation once more: it was the best of many, so it was lucky too."""
+        again = False
         for _ in range(_CONFIRMATIONS):
             found = lines(self.measured, self.baselines, self._present, self._plan.objective)
             choice = choose(found, noise(self.baselines))
@@ -161,11 +159,28 @@ class Session:
             best = one.best(self._plan.objective)
             if best is None or best in one.again or self.elapsed >= self._plan.budget:
                 return
-            if best.callers > max(rung.callers for rung in first.rungs):
-                self._site.apply(self._present)
-                first.rungs.append(self._rung(self._present, best.callers))
+            if not again and not self._plan.callers and best.callers > self.baselines[0].callers:
+                again = True
+                self._climb_again(first)
+                continue
             self._site.apply(one.point)
             one.again.append(self._rung(one.point, best.callers))
+
+    def _climb_again(self, first: Measured) -> None:
+        """The settings before, with more callers than their first ladder ended at.
+
+        That one began with one caller and may have been unlucky on its way; those of the others began where
+        the best had come to.
+        """
+        self._site.apply(self._present)
+        reached = self.baselines[0].callers
+        ladder = Ladder(start=2 * reached)
+        while (callers := ladder.next) is not None and reached < callers <= MAX_CALLERS:
+            rung = self._rung(self._present, callers)
+            known = any(other.callers == callers for other in first.rungs)
+            (first.again if known else first.rungs).append(rung)
+            meets = rung.score(self._plan.objective).meets
+            ladder.tell(rung.measured.throughput, meets=meets, failed=not rung.sound)
 
     def _ladder(self) -> Ladder:
         """It begins where the best point so far was at its best."""

@@ -11,13 +11,13 @@ from typing import Any, Final
 from .outcome import Outcome
 from .points import Point
 
-_KIND: Final = "workers.kind"
-_COUNT: Final = "workers.count"
-_BATCH: Final = "batching.max_batch_size"
-_DELAY: Final = "batching.max_queue_delay"
-_SIZES: Final = "batching.allowed_batch_sizes"
+KIND: Final = "workers.kind"
+COUNT: Final = "workers.count"
+BATCH: Final = "batching.max_batch_size"
+DELAY: Final = "batching.max_queue_delay"
+SIZES: Final = "batching.allowed_batch_sizes"
 #: The keys that a sweep decides about.
-DECIDED: Final = (_KIND, _COUNT, _BATCH, _DELAY, _SIZES)
+DECIDED: Final = (KIND, COUNT, BATCH, DELAY, SIZES)
 _SECTION: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]\]?\s*(#.*)?")
 _KEY: Final = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
 
@@ -36,16 +36,16 @@ def recommended(chosen: Point, present: Point, sizes: Sequence[int], said: Colle
         said: the keys that are not left to the default at present, in the file or live.
     """
     values: dict[str, Any] = {}
-    if _KIND in said or chosen.kind != present.kind:
-        values[_KIND] = chosen.kind
-    if _COUNT in said or chosen.kind != present.kind or chosen.count != present.count:
-        values[_COUNT] = chosen.count
+    if KIND in said or chosen.kind != present.kind:
+        values[KIND] = chosen.kind
+    if COUNT in said or chosen.kind != present.kind or chosen.count != present.count:
+        values[COUNT] = chosen.count
     if sizes:
-        values[_SIZES] = [*(size for size in sizes if size < chosen.batch), chosen.batch]
-    if _BATCH in said or (chosen.batch != present.batch and not sizes):
-        values[_BATCH] = chosen.batch
+        values[SIZES] = [*(size for size in sizes if size < chosen.batch), chosen.batch]
+    if BATCH in said or (chosen.batch != present.batch and not sizes):
+        values[BATCH] = chosen.batch
     if chosen.delay:
-        values[_DELAY] = chosen.delay
+        values[DELAY] = chosen.delay
     return {key: values[key] for key in DECIDED if key in values}
 
 
@@ -178,12 +178,12 @@ def _value(value: object) -> str:
 def _why(outcome: Outcome, key: str) -> str:
     """What was there before, and what else was tried."""
     present = outcome.present
-    before = {_KIND: present.kind, _COUNT: present.count, _BATCH: present.batch, _DELAY: present.delay}
+    before = {KIND: present.kind, COUNT: present.count, BATCH: present.batch, DELAY: present.delay}
     tried = {
-        _KIND: {line.point.kind for line in outcome.lines if line.rung},
-        _COUNT: {line.point.count for line in outcome.lines if line.rung},
-        _BATCH: {line.point.batch for line in outcome.lines if line.rung},
-        _DELAY: {line.point.delay for line in outcome.lines if line.rung},
+        KIND: {line.point.kind for line in outcome.lines if line.rung},
+        COUNT: {line.point.count for line in outcome.lines if line.rung},
+        BATCH: {line.point.batch for line in outcome.lines if line.rung},
+        DELAY: {line.point.delay for line in outcome.lines if line.rung},
     }
     if key not in before:
         return ""

@@ -13,7 +13,6 @@ import typer
 from ...bench.tune import toml
 from ...bench.tune.plot import NoPlotter, draw
 from .common import fail
-from .tune_site import SIZES
 
 if TYPE_CHECKING:
     from ...bench.tune.outcome import Outcome
@@ -74,7 +73,9 @@ class Files:
         outcome = self._outcome
         assert outcome.choice is not None
         said = {setting.key for setting in self._found.settings if setting.origin != "default"}
-        return toml.recommended(outcome.choice.point, outcome.present, outcome.before.get(SIZES) or (), said)
+        return toml.recommended(
+            outcome.choice.point, outcome.present, outcome.before.get(toml.SIZES) or (), said
+        )
 
     def _kept(self) -> dict[str, Any]:
         """What model.toml says about other keys."""

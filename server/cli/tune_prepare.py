@@ -16,7 +16,8 @@ from ...rpc.errors import InternalError, InvalidArgumentError, RpcError
 from ...rpc.types import ModelMetadata
 from .common import USAGE, fail
 from .tensors import expected, read_inputs
-from .tune_site import Present, server_cores
+from .tune_machine import server_cores
+from .tune_present import Present
 
 _DELAYS: Final = (0.0, 0.001, 0.002)
 _Notes = list[str]

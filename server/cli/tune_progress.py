@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -85,48 +86,54 @@ class Progress:
         )
 
 
+#: Columns of the table; those that give way first on a narrow terminal.
+_COLUMNS: Final = (
+    "",
+    "#",
+    "workers",
+    "batch",
+    "delay",
+    "callers",
+    "req/s",
+    "to before",
+    "p50 ms",
+    "p99 ms",
+    "server CPU us",
+    "errors",
+    "objective",
+)
+_TEXTS: Final = ("", "workers", "errors", "objective")
+_FIRST_TO_GO: Final = ("server CPU us", "p50 ms", "to before")
+_NARROW: Final = 130
+
+
 def print_outcome(outcome: Outcome) -> None:
     """The table, what it means, and what was recommended."""
-    shown = table(
-        "",
-        "#",
-        "workers",
-        "batch",
-        "delay",
-        "callers",
-        "requests/s",
-        "to before",
-        "p50 ms",
-        "p99 ms",
-        "server CPU us",
-        "errors",
-        "objective",
-        right=(
-            "#",
-            "batch",
-            "delay",
-            "callers",
-            "requests/s",
-            "to before",
-            "p50 ms",
-            "p99 ms",
-            "server CPU us",
-        ),
-    )
-    chosen = outcome.chosen
+    gone: set[str] = set()
+    if not any(line.errors for line in outcome.lines):
+        gone.add("errors")
+    if sys.stdout.isatty() and get_terminal_size().columns < _NARROW:
+        gone.update(_FIRST_TO_GO)
+    columns = [column for column in _COLUMNS if column not in gone]
+    shown = table(*columns, right=tuple(column for column in columns if column not in _TEXTS))
     for line in outcome.lines:
-        mark = ("*" if line is chosen else "") + ("=" if line.present else "")
-        point = line.point
-        settings = [f"{point.kind} x {point.count}", str(point.batch), duration(point.delay)]
-        shown.add_row(mark, str(line.number), *settings, *_figures(line, outcome.same_machine))
+        cells = zip(_COLUMNS, _cells(line, outcome), strict=True)
+        shown.add_row(*(cell for column, cell in cells if column not in gone))
     print_table(shown)
     for text in _explained(outcome):
         typer.echo(text)
 
 
+def _cells(line: Line, outcome: Outcome) -> list[str]:
+    mark = ("*" if line is outcome.chosen else "") + ("=" if line.present else "")
+    point = line.point
+    settings = [f"{point.kind} x{point.count}", str(point.batch), duration(point.delay)]
+    return [mark, str(line.number), *settings, *_figures(line, outcome.same_machine)]
+
+
 def _figures(line: Line, cpu: bool) -> list[str]:
     if line.rung is None:
-        return ["-", "-", "-", "-", "-", "-", _errors(line.errors) or "-", line.refused or "no"]
+        return ["-", "-", "-", "-", "-", "-", _errors(line.errors) or "-", line.refused or "not measured"]
     measured = line.rung.measured
     return [
         str(line.rung.callers),
@@ -136,7 +143,7 @@ def _figures(line: Line, cpu: bool) -> list[str]:
         f"{measured.p99 * 1e3:.3g}",
         f"{measured.server_cpu_per_request * 1e6:,.0f}" if cpu else "-",
         _errors(line.errors) or "-",
-        ("meets" if line.meets else "missed")
+        ("met" if line.meets else "missed")
         + (" twice" if line.confirmed and not line.present else "")
         + ("" if line.eligible else ", not eligible"),
     ]

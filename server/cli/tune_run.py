@@ -27,9 +27,11 @@ from ...rpc.errors import RpcError
 from ...rpc.types import ModelMetadata
 from .common import FAILED, connected, fail, print_json
 from .tune_files import Files
+from .tune_machine import server_pid
 from .tune_prepare import Request, Wanted, prepare_requests, prepare_space
+from .tune_present import Present, command
 from .tune_progress import Progress, print_outcome
-from .tune_site import Interfered, LiveSite, Present, command, server_pid
+from .tune_site import Interfered, LiveSite
 from .tuning import ask
 
 _COMMAND_TIMEOUT: Final = 10.0
@@ -160,6 +162,9 @@ class Run:
             self._interrupted, self._ended = True, "interrupted"
         except (RpcError, ChildError, Interfered, OSError) as error:
             self._ended = str(error)
+        except BaseException as error:
+            self._ended = repr(error)
+            raise
         finally:
             signals.held = True
             self._put_back(site, signals, outcome)

@@ -60,7 +60,7 @@ def test_a_file_of_its_own_is_complete_and_says_what_was_measured(found: Outcome
     head = text.partition("\n\n")[0]
     assert all(line.startswith("# ") for line in head.splitlines())
     for words in (
-        "meets p99 <= 20 ms: thread x 4, batch 32",
+        "meets p99 <= 20 ms: thread x4, batch 32",
         "requests/s",
         "before: ",
         "a processor, 2 cores",

@@ -113,8 +113,8 @@ def test_a_kind_that_cannot_be_had_is_asked_for_at_most_twice() -> None:
 
     asked = search_all(Search(SPACE, PRESENT), score)
     assert [str(point) for point in asked if point.kind == "process"] == [
-        "process x 4, batch 32, delay 0",
-        "process x 1, batch 32, delay 0",
+        "process x4, batch 32, delay 0",
+        "process x1, batch 32, delay 0",
     ]
 
 
@@ -216,6 +216,33 @@ def test_within_the_noise_the_simpler_one() -> None:
     assert [choice.number for choice in choices if choice] == [2, 3, 1]
     assert choices[2] is not None
     assert choices[2].reason == "simpler than 2, and the noise of +-3% leaves the difference open"
+
+
+def test_batches_and_delays_are_not_changed_for_nothing() -> None:
+    found = [
+        msgspec.structs.replace(line(1, 1000), present=True),
+        line(2, 2000, count=2),
+        line(3, 2010, count=2),
+    ]
+    found[2] = msgspec.structs.replace(found[2], point=Point("thread", 2, 8, 0.001))
+    choice = choose(found, 0.01)
+    assert choice is not None
+    assert choice.number == 2
+
+
+def test_with_much_noise_what_is_in_force_stays() -> None:
+    found = [
+        msgspec.structs.replace(line(1, 1000, count=2), present=True),
+        line(2, 1400),
+        line(3, 9000, count=4),
+    ]
+    choices = [choose(found[:2], level) for level in (0.2, 0.4)]
+    assert [choice.number for choice in choices if choice] == [2, 1]
+    assert choices[1] is not None
+    assert choices[1].reason.startswith("with noise of +-40% nothing was shown")
+    shown = choose(found, 0.4)
+    assert shown is not None
+    assert shown.number == 3
 
 
 def test_what_is_in_force_is_not_given_up_for_less() -> None:

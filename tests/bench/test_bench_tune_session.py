@@ -98,6 +98,26 @@ def test_a_recommendation_that_does_not_hold_gives_way_to_the_next() -> None:
     assert found.chosen.confirmed
 
 
+def test_settings_before_that_were_unlucky_at_first_get_another_chance() -> None:
+    """Their first ladder ends at four callers; the others, which are no better, begin there and go on."""
+    site = Simulated()
+
+    def surface(point: Point, callers: int) -> tuple[float, float]:
+        first = sum(driven == PRESENT for driven, _ in site.driven) <= 5
+        return 100.0 * callers, 0.5 if callers > 128 or (point == PRESENT and callers > 4 and first) else 0.01
+
+    site._surface = surface
+    how = plan()
+    session = sweep(site, how)
+    found = outcome(session, how)
+    assert {rung.callers for rung in session.baselines} == {4}
+    assert found.choice is not None
+    assert found.choice.point == PRESENT
+    assert found.lines[0].rung is not None
+    assert found.lines[0].rung.callers == 128
+    assert [line.relative for line in found.lines if line.rung and line.rung.callers == 128][:3] == [1.0] * 3
+
+
 def test_a_machine_that_becomes_slower_does_not_decide() -> None:
     site = Simulated()
     site.speed = lambda now: 1 / (1 + now / 400)

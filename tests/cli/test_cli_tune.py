@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import tomllib
@@ -19,23 +20,14 @@ from sweeps import measurement
 from tensorwire.bench.recorder import Measurement
 from tensorwire.bench.tune.points import Point
 from tensorwire.bench.tune.session import Refused
+from tensorwire.bench.tune.toml import BATCH, COUNT, DELAY, KIND, SIZES
 from tensorwire.client import Client
 from tensorwire.rpc.errors import InvalidArgumentError
 from tensorwire.server import Server
 from tensorwire.server.cli import tune_run
-from tensorwire.server.cli.tune_site import (
-    BATCH,
-    COUNT,
-    DELAY,
-    KIND,
-    SIZES,
-    Interfered,
-    LiveSite,
-    Present,
-    command,
-    server_cores,
-    server_pid,
-)
+from tensorwire.server.cli.tune_machine import server_cores, server_pid
+from tensorwire.server.cli.tune_present import Present, command
+from tensorwire.server.cli.tune_site import Interfered, LiveSite
 from tensorwire.server.cli.tuning import ask
 
 Serve = Callable[..., Server]
@@ -211,8 +203,6 @@ def test_a_model_on_its_way_is_not_tuned(server: Server, repository: Path) -> No
 
 
 def test_the_server_is_found_on_this_machine(server: Server, tmp_path: Path) -> None:
-    import os
-
     assert server_pid(server.endpoint) == os.getpid()
     assert server_pid("tcp://192.0.2.1:8700") is None
     assert server_pid(f"ipc://{tmp_path}/nobody") is None
@@ -245,16 +235,16 @@ def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 def test_the_table(run: Callable[..., str], server: Server) -> None:
     output = run("--counts", "1,2", "--batch-sizes", "16", "--delays", "0,20s")
-    assert row(output, "=", "1").split()[1:9] == ["1", "thread", "x", "2", "16", "0", "2", "2,000"]
+    assert row(output, "=", "1").split()[1:8] == ["1", "thread", "x2", "16", "0", "2", "2,000"]
     # All are equal: what is simpler wins.
-    assert row(output, "*", "2").split()[2:6] == ["thread", "x", "1", "16"]
+    assert row(output, "*", "2").split()[2:5] == ["thread", "x1", "16"]
     assert (
-        row(output, "3", "thread", "x", "2", "16").partition("batching.")[2]
+        row(output, "3", "thread", "x2", "16").partition("batching.")[2]
         == "max_queue_delay: found 20.0; expected a number >= 0 and <= 10"
     )
     assert "objective: p99 within 10 s; 16 different requests of x float32[1, 4], made up" in output
     assert "in force now: the settings before" in output
-    assert "requests/s" in output
+    assert "req/s" in output
     assert live(server) == {}
 
 
@@ -292,7 +282,7 @@ def test_json_and_files(run: Callable[..., str], tmp_path: Path) -> None:
 
 def test_apply_leaves_the_recommendation(run: Callable[..., str], server: Server) -> None:
     output = run("--counts", "1,4", "--batch-sizes", "16", "--delays", "0", "--apply")
-    assert "in force now: thread x 1, batch 16, delay 0, until the server stops" in output
+    assert "in force now: thread x1, batch 16, delay 0, until the server stops" in output
     assert live(server) == {COUNT: 1}
 
 
