@@ -112,6 +112,11 @@ class ServableHandle:
         return f"<ServableHandle {self.model}:{self.version} references={self._references}>"
 
     @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"model {self.model!r} version {self.version}"
+
+    @property
     def references(self) -> int:
         """References held at this moment."""
         return self._references

@@ -154,7 +154,7 @@ class Dispatcher:
             return False
         runtime = self._runtime_of(handle)
         if runtime.broken:
-            self._refuse(Slice(bundle, lo, hi), UnavailableError(f"{_title(handle)}: {runtime.broken}"))
+            self._refuse(Slice(bundle, lo, hi), UnavailableError(f"{handle.title}: {runtime.broken}"))
             return True
         if runtime.idle and not handle.acquire():
             return False
@@ -332,7 +332,7 @@ class Dispatcher:
 
     def lose(self, runtime: VersionRuntime, worker: int, at_work: Batch | None, reason: str) -> None:
         """A worker has died. What it had in hand runs elsewhere; what it was at work on, alone, and once."""
-        title = _title(runtime.handle)
+        title = runtime.handle.title
         _log.warning("%s: worker %d %s", title, worker, reason)
         for batch, part, fate in casualties(runtime.worker_lost(worker), at_work, bool(runtime.broken)):
             match fate:
@@ -355,7 +355,7 @@ class Dispatcher:
         runtime.broken = reason
         for part in runtime.scheduler.clear():
             self._admission.start(part.rows, runtime.load)
-            self._refuse(part, UnavailableError(f"{_title(runtime.handle)}: {reason}"))
+            self._refuse(part, UnavailableError(f"{runtime.handle.title}: {reason}"))
             self._leave(runtime, part)
         self._desk.broken(runtime.handle, reason)
 
@@ -395,7 +395,3 @@ class Dispatcher:
                 if check_at is not None:
                     earliest = check_at if earliest is None else min(earliest, check_at)
         return earliest
-
-
-def _title(handle: ServableHandle) -> str:
-    return f"model {handle.model!r} version {handle.version}"
