@@ -32,8 +32,9 @@ _AROUND: Final = (
 _PLACES: Final = tuple((dx * far, dy * far) for far in (9.0, 16.0, 25.0, 36.0) for dx, dy in _AROUND)
 
 
-#: Distance of a number from points and other numbers, and from the chosen point, which has a ring; in points.
+#: Distance of a number from points, other numbers, and the chosen point, which has a ring; in points.
 _ROOM: Final = 9.5
+_APART: Final = 15.0
 _RING: Final = 15.5
 #: What a number stands on.
 _BEHIND: Final = {"boxstyle": "round,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
@@ -68,7 +69,7 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
     _axes(axes, outcome, lines)
     for line in lines:
         if line.present or line is outcome.chosen:
-            _ladder(axes, line)
+            _ladder(axes, line, lines)
     placed = [_point(axes, line, chosen=line is outcome.chosen) for line in lines]
     _key(axes, outcome, lines)
     figure.canvas.draw()
@@ -82,7 +83,9 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
 def _axes(axes: Any, outcome: Outcome, lines: Sequence[Line]) -> None:
     objective = outcome.plan.objective * 1e3
     rungs = [line.rung for line in lines if line.rung is not None]
-    rungs += [rung for line in lines if line.present or line is outcome.chosen for rung in _sound(line)]
+    rungs += [
+        rung for line in lines if line.present or line is outcome.chosen for rung in _sound(line, lines)
+    ]
     times = [rung.measured.p99 * 1e3 for rung in rungs]
     rates = [rung.measured.throughput for rung in rungs]
     _scale(axes, "x", [*times, objective])
@@ -119,7 +122,7 @@ def _scale(axes: Any, name: str, values: Sequence[float]) -> None:
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
         room = (high / low) ** 0.08
         limits(low / room, high * room)
-        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high / low > 30 else (1, 2, 3, 5, 7)))
         axis.set_minor_formatter(NullFormatter())
     else:
         limits(0, high * 1.12)
@@ -131,17 +134,20 @@ def _plainly(value: float, _: object) -> str:
     return f"{value:,.6g}"
 
 
-def _ladder(axes: Any, line: Line) -> None:
+def _ladder(axes: Any, line: Line, lines: Sequence[Line]) -> None:
     """What other numbers of callers gave: a thin line."""
-    rungs = _sound(line)
+    rungs = _sound(line, lines)
     times = [rung.measured.p99 * 1e3 for rung in rungs]
     rates = [rung.measured.throughput for rung in rungs]
     colour = _COLOURS.get(line.point.kind, _GREY)
     axes.plot(times, rates, color=colour, alpha=0.35, linewidth=1, marker=".", markersize=4, zorder=2)
 
 
-def _sound(line: Line) -> list[Rung]:
-    return sorted((rung for rung in line.rungs if rung.sound), key=lambda rung: rung.callers)
+def _sound(line: Line, lines: Sequence[Line]) -> list[Rung]:
+    """By callers; without the lowest rungs, whose throughput would press the points together."""
+    lowest = min(one.rung.measured.throughput for one in lines if one.rung is not None) / 2
+    rungs = [rung for rung in line.rungs if rung.sound and rung.measured.throughput >= lowest]
+    return sorted(rungs, key=lambda rung: rung.callers)
 
 
 def _point(axes: Any, line: Line, *, chosen: bool) -> tuple[float, float]:
@@ -179,7 +185,7 @@ def _number(
         def free(offset: tuple[float, float], x: float = x, y: float = y) -> float:
             """Room to what is nearest, in points; negative: it is covered."""
             at = x + offset[0] * scale, y + offset[1] * scale
-            others = [(other, _ROOM) for other in (*taken, *points)]
+            others = [(other, _ROOM) for other in points] + [(other, _APART) for other in taken]
             others += [(other, _RING) for other, one in zip(points, lines, strict=True) if one is chosen]
             return min(math.dist(at, other) / scale - room for other, room in others)
 
