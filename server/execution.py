@@ -38,21 +38,16 @@ Steps = Generator[Call, Outputs, list[Result]]
 def execute(batch: Batch, metadata: ModelMetadata) -> Steps:
     """Run a batch; if it fails, run its requests one by one, so that a poisonous one fails alone."""
     try:
-        return [Result(batch.parts, (yield from _run(batch, batch.parts, batch.rows)))]
+        return [Result(batch.parts, (yield from _run(batch)))]
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a status here, once
         return (yield from recover(batch, metadata, error))
 
 
 def plain_call(batch: Batch) -> Call | None:
     """The only call that a batch needs unless it fails; None: it needs several."""
-    binding = batch.binding
-    if not binding.batched:
-        return Call(pieces(binding, batch.parts), 0, binding.outputs)
-    rows = batch.rows
-    if rows > batch.max_batch_size:
+    if batch.binding.batched and batch.rows > batch.max_batch_size:
         return None
-    padding = padded_size(rows, batch.allowed_batch_sizes) - rows if rows else 0
-    return Call(pieces(binding, batch.parts), padding, binding.outputs)
+    return _call(batch, pieces(batch.binding, batch.parts), batch.rows)
 
 
 def plain_results(batch: Batch, outputs: Outputs) -> list[Result]:
@@ -61,11 +56,7 @@ def plain_results(batch: Batch, outputs: Outputs) -> list[Result]:
     Raises:
         InternalError: the model gave more or less than it should.
     """
-    binding = batch.binding
-    check_count(binding, outputs)
-    if binding.batched:
-        rows = batch.rows
-        check_rows(binding, outputs, padded_size(rows, batch.allowed_batch_sizes) if rows else 0)
+    _check(batch, outputs, batch.rows)
     return [Result(batch.parts, outputs)]
 
 
@@ -123,32 +114,39 @@ def translated(error: Exception, metadata: ModelMetadata) -> RpcError:
 
 def _run_single(batch: Batch, single: Slice, metadata: ModelMetadata) -> Generator[Call, Outputs, Result]:
     try:
-        return Result([single], (yield from _run(batch, [single], single.rows)))
+        return Result([single], (yield from _run(batch._replace(parts=[single], rows=single.rows))))
     except Exception as error:  # noqa: BLE001 - as above
         return Result([single], error=translated(error, metadata))
 
 
-def _run(batch: Batch, parts: Sequence[Slice], rows: int) -> Generator[Call, Outputs, Outputs]:
-    binding = batch.binding
-    inputs = pieces(binding, parts)
-    if not binding.batched:
-        outputs = yield Call(inputs, 0, binding.outputs)
-        check_count(binding, outputs)
+def _run(batch: Batch) -> Generator[Call, Outputs, Outputs]:
+    call = plain_call(batch)
+    if call is not None:
+        outputs = yield call
+        _check(batch, outputs, batch.rows)
         return outputs
-    if rows <= batch.max_batch_size:
-        return (yield from _run_rows(batch, inputs, rows))
-    blocks = Call(inputs, 0, ()).assembled()
+    blocks = Call(pieces(batch.binding, batch.parts), 0, ()).assembled()
     columns: list[Outputs] = []
-    for start in range(0, rows, batch.max_batch_size):
-        end = min(start + batch.max_batch_size, rows)
-        cut = {name: [block[start:end]] for name, block in blocks.items()}
-        columns.append((yield from _run_rows(batch, cut, end - start)))
+    for start in range(0, batch.rows, batch.max_batch_size):
+        end = min(start + batch.max_batch_size, batch.rows)
+        outputs = yield _call(
+            batch, {name: [block[start:end]] for name, block in blocks.items()}, end - start
+        )
+        _check(batch, outputs, end - start)
+        columns.append(outputs)
     return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
 
-def _run_rows(batch: Batch, inputs: dict[str, list[Array]], rows: int) -> Generator[Call, Outputs, Outputs]:
-    padded = padded_size(rows, batch.allowed_batch_sizes) if rows else 0
-    outputs = yield Call(inputs, padded - rows, batch.binding.outputs)
+def _call(batch: Batch, inputs: dict[str, list[Array]], rows: int) -> Call:
+    binding = batch.binding
+    return Call(inputs, _padded(batch, rows) - rows if binding.batched else 0, binding.outputs)
+
+
+def _padded(batch: Batch, rows: int) -> int:
+    return padded_size(rows, batch.allowed_batch_sizes) if rows else 0
+
+
+def _check(batch: Batch, outputs: Outputs, rows: int) -> None:
     check_count(batch.binding, outputs)
-    check_rows(batch.binding, outputs, padded)
-    return outputs
+    if batch.binding.batched:
+        check_rows(batch.binding, outputs, _padded(batch, rows))

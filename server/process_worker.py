@@ -54,7 +54,6 @@ class ProcessWorker:
 
     A batch that is handed out ahead waits in the process's socket. The process looks at its deadline when its
     turn comes; what it then did not run comes back, and what of it is still in time goes there once more.
-
     """
 
     def __init__(
