@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers
+PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import wheel clean

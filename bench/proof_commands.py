@@ -1,5 +1,5 @@
-"""The proofs on the command line: ``python -m tensorwire.bench swap``, ``malformed``, ``overload``, ``peers``
-and ``workers``.
+"""The proofs on the command line: ``python -m tensorwire.bench swap``, ``malformed``, ``overload``,
+``peers``, ``workers`` and ``front``.
 
 Settings, models and processes are imported when a command runs.
 """
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
 
-_PARTS: Final = ("scaling", "crash", "resize", "loading", "flood", "tail", "hop")
+_WORKERS: Final = ("scaling", "crash", "resize", "loading", "flood", "tail", "hop")
+_FRONT: Final = ("unfused", "fused", "lone", "large", "connections", "pauses", "mutations")
 
 
 def add_proofs(commands: Commands) -> None:
@@ -48,7 +49,11 @@ def add_proofs(commands: Commands) -> None:
     workers = _add(
         commands, "workers", "worker processes scale, are replaced, and keep models from each other", _workers
     )
-    workers.add_argument("--part", action="append", choices=_PARTS, help="only this one; may be repeated")
+    workers.add_argument("--part", action="append", choices=_WORKERS, help="only this one; may be repeated")
+    front = _add(
+        commands, "front", "what a request costs where it arrives, beside gRPC and bare sockets", _front
+    )
+    front.add_argument("--part", action="append", choices=_FRONT, help="only this one; may be repeated")
 
 
 def _add(commands: Commands, name: str, text: str, run: Callable[[Any], Proof]) -> argparse.ArgumentParser:
@@ -107,6 +112,12 @@ def _peers(options: argparse.Namespace) -> Proof:
 
 
 def _workers(options: argparse.Namespace) -> Proof:
-    from .workers.proof import run
+    from .parts import run
 
-    return run(options.part or _PARTS, full=options.full)
+    return run("workers", options.part or _WORKERS, full=options.full)
+
+
+def _front(options: argparse.Namespace) -> Proof:
+    from .parts import run
+
+    return run("front", options.part or _FRONT, full=options.full)

@@ -1,4 +1,4 @@
 """Proof: workers that are processes scale, are replaced when they die, and keep models from each other.
 
-One module for each part; :mod:`.proof` runs them.
+One module for each part; :mod:`..parts` runs them.
 """

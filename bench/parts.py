@@ -1,4 +1,4 @@
-"""Runs the parts of the proof about workers."""
+"""Runs the parts of a proof that has several: modules of one package, each with ``run(proof, full)``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from importlib import import_module
 
 import psutil
 
-from ..environment import Environment
-from ..proofs import Proof
+from .environment import Environment
+from .proofs import Proof
 
 
-def run(parts: Sequence[str], *, full: bool = False) -> Proof:
+def run(name: str, parts: Sequence[str], *, full: bool = False) -> Proof:
     """Run some parts, one after the other, each on servers of its own.
+
+    Args:
+        name: of the proof, and of the package of ``bench`` that has its parts.
 
     Raises:
         ChildError: a process died.
         TimeoutError: a number of workers, or a version, did not become what it should.
     """
-    proof = Proof(name="workers", environment=Environment.read())
+    proof = Proof(name=name, environment=Environment.read())
     started = time.monotonic()
     for part in parts:
         begun, busy, own = time.monotonic(), _machine_seconds(), _own_seconds()
-        run_part: Callable[[Proof, bool], None] = import_module(f".{part}", __package__).run
+        run_part: Callable[[Proof, bool], None] = import_module(f".{name}.{part}", __package__).run
         run_part(proof, full)
         seconds = time.monotonic() - begun
         others = max(0.0, (_machine_seconds() - busy - (_own_seconds() - own)) / seconds)
