@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Arguments for pytest, the demo and the benchmarks: make test ARGS="tests/client -x"
 ARGS ?=
+# Processes that share the tests: one for each core; 0 runs them all in one, as a debugger wants it.
+JOBS ?= logical
 
 BIN := $(VENV)/bin
 # The stamps carry the version: an environment of another interpreter does not count, and is made anew.
@@ -32,7 +34,7 @@ demo: setup
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist worksteal) $(ARGS)
 
 lint: $(READY)
 	@$(STEP) "ruff check" $(BIN)/ruff check --quiet

@@ -9,10 +9,8 @@ from typing import Final
 from .background import Background
 from .futures import Waiter
 from .pending import Pending
-from .sleeper import Sleeper
+from .sleeper import Sleeper, longest_sleep
 
-#: Longest that a blocked caller sleeps before it looks whether its call has expired, in seconds.
-LONGEST_WAIT: Final = 3600.0
 _NEVER: Final = float("inf")
 #: Seconds that ``depart()`` waits for a caller to leave the socket; it was woken, so it takes no time at all.
 _DEPARTURE: Final = 5.0
@@ -89,14 +87,12 @@ class Lead:
         """How long whoever leads may sleep."""
         deadline = self._pending.next_deadline()
         self._alarm = _NEVER if deadline is None else deadline
-        return int(min(LONGEST_WAIT, max(0.0, self._alarm - time.monotonic())) * 1e3) + 1
+        return int(min(longest_sleep(), max(0.0, self._alarm - time.monotonic())) * 1e3) + 1
 
     def seconds_to_deadline(self) -> float:
         """How long a caller that does not lead may sleep."""
-        deadline = self._pending.next_deadline()
-        if deadline is None:
-            return LONGEST_WAIT
-        return min(LONGEST_WAIT, max(0.001, deadline - time.monotonic()))
+        longest, deadline = longest_sleep(), self._pending.next_deadline()
+        return longest if deadline is None else min(longest, max(0.001, deadline - time.monotonic()))
 
     def dismiss(self) -> bool:
         """Send away the caller that leads, whose call has been failed; whether there is one."""

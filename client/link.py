@@ -84,13 +84,15 @@ class Link:
         self._unsettled = self._large.settle()
 
     def observe(self, channel: Channel) -> None:
-        """Tell the channel what has happened to the connection."""
+        """Tell the channel what has happened to the connection, and what had come before it was lost."""
         while readable(self._monitor):
             event = parse_monitor_message(self._monitor.recv_multipart(_NOBLOCK))
             kind = event["event"]
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 channel.connected()
             elif kind == zmq.EVENT_DISCONNECTED:
+                # A server that stops answers what is in flight and closes: both may be here to be read.
+                self.receive(channel.receive)
                 channel.disconnected(f"the connection to {self._address} was lost")
             elif channel.down is not None:
                 channel.down = f"cannot connect to {self._address}"

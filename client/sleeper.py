@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
+from typing import Final
+
+#: Longest sleep of a thread that nothing but the socket and other threads may wake, in seconds.
+_LONGEST: Final = 3600.0
+#: Longest sleep of the main thread, which runs the handlers of signals: one that comes after the interpreter
+#: has looked for signals and before the kernel lets the thread sleep does not end the sleep.
+_LONGEST_WITH_SIGNALS: Final = 0.1
+
+
+def longest_sleep() -> float:
+    """How long the calling thread may sleep before it looks again, in seconds."""
+    main = threading.main_thread().ident
+    return _LONGEST_WITH_SIGNALS if threading.get_ident() == main else _LONGEST
 
 
 class Sleeper:
@@ -29,7 +43,8 @@ class Sleeper:
         os.eventfd_write(self._wake_fd, 1)
 
     def sleep(self, milliseconds: int) -> None:
-        """Sleep at most this long."""
+        """Sleep at most this long, or less: look whether it was long enough."""
+        milliseconds = min(milliseconds, int(longest_sleep() * 1e3))
         found = self._look(milliseconds) if self._spin else None
         for fd, _ in self._poller.poll(milliseconds) if found is None else found:
             if fd == self._wake_fd:

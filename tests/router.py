@@ -66,8 +66,8 @@ class Router:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        self._socket.close(linger=0)
+    def close(self, linger_ms: int = 0) -> None:
+        self._socket.close(linger=linger_ms)
 
     def receive(self, seconds: float = 5.0) -> Received:
         """The next message; fails the test if none comes."""

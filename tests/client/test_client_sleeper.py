@@ -6,10 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tensorwire.client import Client
-from tensorwire.client.sleeper import Sleeper
+from tensorwire.client.sleeper import Sleeper, longest_sleep
 from tensorwire.rpc.errors import InvalidArgumentError
 
 FOREVER = 30_000
@@ -65,6 +66,17 @@ def test_time_that_is_over_ends_it(sleeper: Sleeper) -> None:
     begun = time.monotonic()
     sleeper.sleep(5)
     assert 0.004 <= time.monotonic() - begun < 9
+
+
+def test_a_signal_that_was_overlooked_is_not_for_long(arrived: int) -> None:
+    """Nothing would wake the main thread, which runs the handlers."""
+    sleeper = Sleeper(arrived, 0.0)
+    begun = time.monotonic()
+    sleeper.sleep(FOREVER)
+    sleeper.close()
+    assert time.monotonic() - begun < 9
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(longest_sleep).result() > FOREVER * 1e-3
 
 
 @pytest.mark.parametrize("spin", [-0.1, 1.5, float("nan")])

@@ -1,0 +1,60 @@
+"""The clients' connection: nothing that has come in is lost with it."""
+
+from __future__ import annotations
+
+import select
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+from router import Router
+from tensorwire.client.channel import Channel
+from tensorwire.client.link import Link
+from tensorwire.client.requests import Templates
+from tensorwire.rpc.errors import UnavailableError
+
+LONG = 10.0
+X = np.ones((1, 2), np.float32)
+
+
+class Rig:
+    """A link, whose socket nobody reads, with two calls in flight."""
+
+    def __init__(self) -> None:
+        self.router = Router()
+        self.channel = Channel(self.router.endpoint, fuse=False)
+        self.link = Link(zmq.Context.instance(), self.router.endpoint)
+        template, arrays = Templates().get("m", {"x": X}, None, None, None, b"")
+        self.calls: list[Future[Any]] = [Future(), Future()]
+        for call in self.calls:
+            _, frames = self.channel.single(call, template, arrays, None, 0.0)
+            self.link.send(frames)
+
+    def observe_the_loss(self) -> None:
+        poller = select.poll()
+        poller.register(self.link.monitor_fd, select.POLLIN)
+        until = time.monotonic() + LONG
+        while self.channel.pending.envelopes:
+            assert time.monotonic() < until
+            self.link.observe(self.channel)
+            poller.poll(20)
+
+
+@pytest.fixture
+def rig() -> Any:
+    rig = Rig()
+    yield rig
+    rig.link.close()
+    rig.router.close()
+
+
+def test_what_was_answered_before_the_connection_was_lost_is_delivered(rig: Rig) -> None:
+    answered, lost = rig.calls
+    rig.router.answer(rig.router.receive())
+    rig.router.close(linger_ms=1000)
+    rig.observe_the_loss()
+    assert answered.result(0)["y"].tolist() == [[1, 1]]
+    assert isinstance(lost.exception(0), UnavailableError)
