@@ -119,8 +119,8 @@ class AsyncClient:
                 self._flush_scheduled = True
                 loop.call_soon(self._flush)
         else:
-            envelope, frames = channel.single(call, template, arrays, limit, time.monotonic())
-            self._ready_link().send(frames)
+            link = self._link or self._ready_link()
+            envelope = link.single(call, template, arrays, limit, time.monotonic())
             if not self._check_scheduled:
                 self._check_scheduled = True
                 loop.call_soon(self._after_send)
@@ -189,7 +189,7 @@ class AsyncClient:
             raise UnavailableError("the client was closed")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._link = Link(self._context, self._address)
+            self._link = Link(self._context, self._address, self._channel)
             self._loop.add_reader(self._link.fd, self._on_readable)
             self._loop.add_reader(self._link.monitor_fd, self._on_monitor)
             # Its descriptor says nothing before it has been found empty once.
@@ -207,8 +207,7 @@ class AsyncClient:
         if link is None:
             self._channel.fail_all("the client was closed")
             return
-        for frames in self._channel.flush(time.monotonic()):
-            link.send(frames)
+        link.flush(time.monotonic())
         self._after_send()
 
     def _after_send(self) -> None:
@@ -216,7 +215,7 @@ class AsyncClient:
         if self._link is None:
             return
         # Sending can swallow the signal that something has arrived.
-        self._link.receive(self._channel.receive)
+        self._link.receive()
         deadline = self._channel.pending.next_deadline()
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._arm_timer()
@@ -238,11 +237,11 @@ class AsyncClient:
 
     def _on_readable(self) -> None:
         if self._link is not None:
-            self._link.receive(self._channel.receive)
+            self._link.receive()
 
     def _on_monitor(self) -> None:
         if self._link is not None:
-            self._link.observe(self._channel)
+            self._link.observe()
 
     def _cancel(self, envelope: Envelope, call: asyncio.Future[Any]) -> None:
         frame = self._channel.cancel(envelope, call)

@@ -1,7 +1,7 @@
 """What the sync and the async client share: calls in, messages out; messages in, answers out. No I/O.
 
-The owner serialises all use (a lock, or an event loop), sends what :meth:`Channel.flush` gives and feeds
-:meth:`Channel.receive` with what arrives.
+The owner serialises all use (a lock, or an event loop), sends what :meth:`Channel.begin` and
+:meth:`Channel.flush` give and feeds :meth:`Channel.receive` with what arrives.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ from ..rpc.errors import (
 from ..rpc.wire.extra import ControlCall, decode_error, decode_result, encode_body
 from ..rpc.wire.header import Interner, Layout, ReplySignature
 from ..rpc.wire.message import (
-    INLINE_LIMIT,
-    Buffer,
     answerable_ids,
-    build,
     build_control,
     read_prefix,
     read_rows,
     read_tensors,
 )
-from ..rpc.wire.prefix import MAGIC, MAX_COUNT, PREFIX, PREFIX_SIZE, VERSION, Kind, aligned
+from ..rpc.wire.prefix import MAGIC, MAX_COUNT, PREFIX, PREFIX_SIZE, VERSION, Kind
+from .encode import rows_of, timeout_us
 from .pending import ID_BITS, Call, Envelope, Pending, fail
 from .requests import Template
 
@@ -42,16 +40,7 @@ Array = npt.NDArray[Any]
 _FUSED_BYTES: Final = 1 << 20
 _FUSED_CALLS: Final = min(4096, MAX_COUNT)
 _REPLY: Final = int(Kind.REPLY)
-_REQUEST: Final = int(Kind.REQUEST)
 _ONE_ROW: Final = b"\1\0\0\0"
-_REQUEST_START: Final = MAGIC + bytes((VERSION, _REQUEST, 0, 0))
-#: The prefix behind the id, up to queue_us and compute_us.
-_REQUEST_REST: Final = struct.Struct("<QIIIIII")
-#: A client that varies its timeouts costs encoding, never memory.
-_TAILS_KEPT: Final = 16
-#: Timeouts that do not fit are as good as none.
-_MAX_TIMEOUT: Final = 1e12
-_unit_rows: dict[tuple[int, int], bytes] = {}
 
 
 class Channel:
@@ -91,52 +80,28 @@ class Channel:
         self._open.append(group)
         return group
 
-    def single(
+    def begin(
         self, call: Call, template: Template, arrays: list[Array], timeout: float | None, now: float
-    ) -> tuple[Envelope, Sequence[Buffer]]:
-        """A message for one call, to be sent at once.
-
-        Raises:
-            InvalidArgumentError: an element of a bytes or string tensor cannot be sent.
-        """
+    ) -> Envelope:
+        """An envelope for one call, which is pending from now on; it is to be sent at once."""
         envelope = Envelope(template, timeout)
         envelope.calls.append(call)
-        first_id = self.pending.add(envelope, now)
-        if template.plain and len(arrays) == 1 and arrays[0].flags.c_contiguous:
-            tail = template.tails.get(timeout)
-            if tail is None:
-                tail = _single_tail(template, timeout)
-            if tail:
-                # Arrays have the buffer protocol, which the type checker does not see.
-                tensor: Any = arrays[0]
-                start = _REQUEST_START + first_id.to_bytes(8, "little")
-                if template.nbytes <= INLINE_LIMIT:
-                    return envelope, (b"".join((start, tail, tensor)),)
-                return envelope, (start + tail, memoryview(tensor).cast("B"))
         envelope.arrays = arrays
-        try:
-            return envelope, _encode(envelope, first_id)
-        except RpcError:
-            self.pending.take(envelope, 0, 1)
-            raise
-        finally:
-            envelope.arrays = []
+        self.pending.add(envelope, now)
+        return envelope
 
-    def flush(self, now: float) -> list[Sequence[Buffer]]:
-        """The messages for all calls that were added; from now on they are pending."""
+    def flush(self, now: float) -> list[Envelope]:
+        """The envelopes of all calls that were added; they are pending from now on, and are to be sent."""
         opened, self._open = self._open, []
-        messages: list[Sequence[Buffer]] = []
         for envelope in opened:
             envelope.template.group = None
-            try:
-                first_id = self.pending.add(envelope, now)
-                messages.append(_encode(envelope, first_id))
-            except RpcError as error:
-                # An element of a bytes or string tensor can be wrong; nothing of the message was sent.
-                self.pending.envelopes.pop(envelope.number, None)
-                fail(envelope.calls, lambda error=error: error_from_code(error.code, error.message))
-            envelope.arrays = []
-        return messages
+            self.pending.add(envelope, now)
+        return opened
+
+    def drop(self, envelope: Envelope, error: RpcError) -> None:
+        """Fail the calls of an envelope that could not be sent."""
+        self.pending.envelopes.pop(envelope.number, None)
+        fail(envelope.calls, lambda: error_from_code(error.code, error.message))
 
     def control(
         self, call: Call, method: str, params: dict[str, Any], timeout: float | None, now: float
@@ -174,7 +139,7 @@ class Channel:
                     if count == 1 and head[rows_at:rows_end] == _ONE_ROW:
                         self._answer_single(signature.layout, head, first_id, rows_end, limit)
                         return
-                    if 1 < count <= MAX_COUNT and bytes(head[rows_at:rows_end]) == _rows_of(1, count):
+                    if 1 < count <= MAX_COUNT and bytes(head[rows_at:rows_end]) == rows_of(1, count):
                         self._answer(signature.layout, head, first_id, count, rows_end, limit)
                         return
             self._receive_general(memoryview(head), frames)
@@ -312,88 +277,3 @@ class Channel:
             if envelope.template is not None:
                 envelope.template.group = None
             fail(envelope.calls, lambda: UnavailableError(message))
-
-
-def timeout_us(timeout: float | None) -> int:
-    """A timeout in seconds as on the wire: microseconds, 0 for none, at least 1 otherwise."""
-    if timeout is None or timeout >= _MAX_TIMEOUT:
-        return 0
-    return max(1, int(timeout * 1e6))
-
-
-def _rows_of(rows: int, count: int) -> bytes:
-    key = (rows, count)
-    found = _unit_rows.get(key)
-    if found is None:
-        if len(_unit_rows) > 8192:
-            _unit_rows.clear()
-        found = _unit_rows[key] = rows.to_bytes(4, "little") * count
-    return found
-
-
-def _single_tail(template: Template, timeout: float | None) -> bytes:
-    """See :attr:`Template.tails`; equal to what ``wire.message.build`` gives."""
-    layout = template.layout
-    header, extra = template.header, template.extra
-    start = PREFIX_SIZE + len(header) + len(extra) + 4
-    tail = b""
-    if layout.rows:
-        rest = _REQUEST_REST.pack(timeout_us(timeout), 1, len(header), len(extra), INLINE_LIMIT, 0, 0)
-        rows = template.rows.to_bytes(4, "little")
-        gap = aligned(start) - start if template.nbytes <= INLINE_LIMIT else 0
-        tail = b"".join((rest, header, extra, rows, bytes(gap)))
-    if len(template.tails) >= _TAILS_KEPT:
-        template.tails.clear()
-    template.tails[timeout] = tail
-    return tail
-
-
-def _encode(envelope: Envelope, first_id: int) -> Sequence[Buffer]:
-    """The frames of an envelope; equal to what ``wire.message.build`` gives."""
-    template: Template = envelope.template
-    arrays: list[Array] = envelope.arrays
-    count = len(envelope.calls)
-    layout = template.layout
-    wire_timeout = timeout_us(envelope.timeout)
-    if layout.rows and len(layout.names) == 1 and template.plain:
-        header, extra = template.header, template.extra
-        meta = PREFIX_SIZE + len(header) + len(extra)
-        start = meta + 4 * count
-        nbytes = template.nbytes * count
-        if nbytes <= INLINE_LIMIT:
-            prefix = PREFIX.pack(
-                MAGIC,
-                VERSION,
-                _REQUEST,
-                0,
-                0,
-                first_id,
-                wire_timeout,
-                count,
-                len(header),
-                len(extra),
-                INLINE_LIMIT,
-                0,
-                0,
-            )
-            rows = _rows_of(template.rows, count)
-            parts: list[Any] = [prefix, header, extra, rows, bytes(aligned(start) - start)]
-            for array in arrays:
-                parts.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))  # noqa: PERF401
-            return (b"".join(parts),)
-    per_call = len(layout.names)
-    payloads: list[Any] = []
-    for index in range(per_call):
-        column = arrays[index::per_call]
-        payloads.append(template.payloads(column)[0] if count == 1 else b"".join(template.payloads(column)))
-    return build(
-        Kind.REQUEST,
-        first_id=first_id,
-        count=count,
-        layout=layout,
-        header=template.header,
-        extra=template.extra,
-        rows=[template.rows] * count,
-        payloads=payloads,
-        timeout_us=wire_timeout,
-    )

@@ -8,11 +8,14 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..rpc.ends import Deliver, Exchange, make_exchange, make_receiver, make_sender
+from ..rpc.ends import Exchange, make_exchange, make_poster, make_receiver, make_sender
+from ..rpc.errors import RpcError
 from ..rpc.transport import AnyContext, connect, descriptor, new_dealer, plain_send, readable
-from ..rpc.wire.header import Interner, ReplySignature
-from ..rpc.wire.message import Buffer
+from ..rpc.wire.message import INLINE_LIMIT, Buffer
 from .channel import Channel
+from .encode import encode, tail_of
+from .pending import Call, Envelope
+from .requests import Array, Template
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -23,15 +26,19 @@ _ZERO_COPY_NBYTES: Final = 65_536
 class Link:
     """The sockets of one client. Every use is serialised by the owner."""
 
-    def __init__(self, context: AnyContext, address: str) -> None:
+    def __init__(self, context: AnyContext, address: str, channel: Channel) -> None:
+        """``channel``: whose calls are sent and answered here."""
         self._address = address
+        self._channel = channel
+        self._deliver = channel.receive
         self._socket = new_dealer(context)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
         events |= zmq.EVENT_CONNECT_RETRIED
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(int(events))
         self._send = plain_send(self._socket)
-        self._receiver = make_receiver(self._socket)
+        self._receiver = make_receiver(self._socket, channel.replies, channel.pending)
         self._large = make_sender(self._socket)
+        self._poster = make_poster(self._socket)
         #: Large frames were sent, and their memory may be kept still.
         self._unsettled = False
         self.fd = descriptor(self._socket)
@@ -43,9 +50,9 @@ class Link:
             self.close()
             raise
 
-    def exchange(self, replies: Interner[ReplySignature], spin: float) -> Exchange | None:
+    def exchange(self, spin: float) -> Exchange | None:
         """What a caller that is alone sends, waits and reads with; None where there is no such thing."""
-        return make_exchange(self._socket, self.fd, replies, spin)
+        return make_exchange(self._socket, self.fd, self._channel.replies, spin)
 
     def lent(self) -> None:
         """The socket was used by an exchange, which may have sent large frames."""
@@ -62,20 +69,60 @@ class Link:
                 self._large.send(frame, flags)
                 self._unsettled = True
 
-    def receive_one(self, deliver: Deliver) -> bool:
-        """Read one message if there is one; whether there was."""
-        found = self._receiver.one(deliver)
+    def single(
+        self, call: Call, template: Template, arrays: list[Array], timeout: float | None, now: float
+    ) -> Envelope:
+        """Send one call in a message of its own.
+
+        Raises:
+            InvalidArgumentError: an element of a bytes or string tensor cannot be sent; nothing was.
+        """
+        envelope = self._channel.begin(call, template, arrays, timeout, now)
+        try:
+            self._dispatch(envelope)
+        except RpcError:
+            # Anything else, as what a signal handler raises, can come when it has been sent.
+            self._channel.pending.take(envelope, 0, 1)
+            raise
+        return envelope
+
+    def flush(self, now: float) -> None:
+        """Send all calls that were added to the channel."""
+        channel = self._channel
+        for envelope in channel.flush(now):
+            try:
+                self._dispatch(envelope)
+            except RpcError as error:
+                # An element of a bytes or string tensor can be wrong; nothing of the message was sent.
+                channel.drop(envelope, error)
+
+    def _dispatch(self, envelope: Envelope) -> None:
+        template: Template = envelope.template
+        try:
+            if self._poster is not None:
+                tail = tail_of(template, envelope.timeout)
+                if tail and self._poster.post(envelope.number, tail, template.nbytes, envelope.arrays):
+                    # A large tensor is kept until it has left.
+                    self._unsettled = self._unsettled or template.nbytes > INLINE_LIMIT
+                    return
+            self.send(encode(envelope))
+        finally:
+            envelope.arrays = []
+
+    def receive_one(self) -> bool:
+        """Read one message if there is one, and answer its calls; whether there was."""
+        found = self._receiver.one(self._deliver)
         if self._unsettled:
             self._settle()
         return found
 
-    def receive(self, deliver: Deliver) -> None:
-        """Read all messages that are there.
+    def receive(self) -> None:
+        """Read all messages that are there, and answer their calls.
 
         The descriptor is edge-triggered and sending can swallow the edge: call this after every send and
         whenever the descriptor becomes readable.
         """
-        self._receiver.all(deliver)
+        self._receiver.all(self._deliver)
         if self._unsettled:
             self._settle()
 
@@ -83,8 +130,9 @@ class Link:
         # Where an answer is, its request has left.
         self._unsettled = self._large.settle()
 
-    def observe(self, channel: Channel) -> None:
+    def observe(self) -> None:
         """Tell the channel what has happened to the connection, and what had come before it was lost."""
+        channel = self._channel
         while readable(self._monitor):
             event = parse_monitor_message(self._monitor.recv_multipart(_NOBLOCK))
             kind = event["event"]
@@ -92,7 +140,7 @@ class Link:
                 channel.connected()
             elif kind == zmq.EVENT_DISCONNECTED:
                 # A server that stops answers what is in flight and closes: both may be here to be read.
-                self.receive(channel.receive)
+                self.receive()
                 channel.disconnected(f"the connection to {self._address} was lost")
             elif channel.down is not None:
                 channel.down = f"cannot connect to {self._address}"

@@ -223,9 +223,9 @@ class Client:
         if self._closed:
             raise UnavailableError("the client was closed")
         if self._link is None:
-            self._link = Link(self._context, self._address)
+            self._link = Link(self._context, self._address, self._channel)
             self._lead.sleeper = Sleeper(self._link.fd, self._spin)
-            exchange = self._link.exchange(self._channel.replies, self._spin)
+            exchange = self._link.exchange(self._spin)
             if exchange is not None:
                 self._lone = Lone(
                     exchange, self._link, self._channel, self._gate, self._lead, self._outbox, self._give_up
@@ -253,8 +253,7 @@ class Client:
         try:
             # While it is being closed, the link is still there.
             link = self._connect() if self._closed or self._link is None else self._link
-            _, frames = self._channel.single(waiter, template, arrays, timeout, time.monotonic())
-            link.send(frames)
+            link.single(waiter, template, arrays, timeout, time.monotonic())
             if self._lead.taken:
                 self._deliver(link)
             else:
@@ -289,14 +288,13 @@ class Client:
                 channel.enqueue(call, template, arrays, timeout)
             elif not call.done():
                 call.envelope = channel.enqueue(call, template, arrays, timeout)
-        for frames in channel.flush(time.monotonic()):
-            link.send(frames)
+        link.flush(time.monotonic())
         self._deliver(link)
 
     def _deliver(self, link: Link) -> None:
         """Read what has arrived, as somebody who does not lead. Called under the mutex, after every send:
         sending can swallow the signal that something has arrived."""
-        link.receive(self._channel.receive)
+        link.receive()
         self._lead.nudge()
 
     def _wait(self, waiter: Waiter) -> Any:
@@ -334,7 +332,7 @@ class Client:
                 # What queued up while the mutex was held for the caller's own message.
                 if self._outbox:
                     self._send_outbox()
-                arrived = self._link is not None and self._link.receive_one(channel.receive)
+                arrived = self._link is not None and self._link.receive_one()
                 if not waiter.finished:
                     # However much arrives for others: nobody's timeout waits for that.
                     channel.expire(time.monotonic())
@@ -354,7 +352,7 @@ class Client:
         while not waiter.wait(seconds):
             with self._gate:
                 if self._link is not None:
-                    self._link.receive(self._channel.receive)
+                    self._link.receive()
                     self._channel.expire(time.monotonic())
                 self._lead.nudge()
                 seconds = self._lead.seconds_to_deadline()
@@ -375,9 +373,9 @@ class Client:
             link, background, channel = self._link, self._background, self._channel
             if link is None or background is None:
                 return
-            link.observe(channel)
+            link.observe()
             if background.leading:
-                link.receive(channel.receive)
+                link.receive()
                 channel.expire(time.monotonic())
                 self._lead.rest(background)
             self._lead.nudge()

@@ -37,6 +37,43 @@ class Sender(Protocol):
         ...
 
 
+class Waiting(Protocol):
+    """Calls that wait for their answers, by message.
+
+    Attributes:
+        envelopes: number of a message -> an object with ``calls`` (a list: who waits for each of its
+            requests, or None), and ``open``, how many of them are not None.
+    """
+
+    envelopes: dict[int, Any]
+
+    def take(self, envelope: Any, start: int, count: int) -> list[Any]:
+        """Take out some calls of an envelope, which are answered now."""
+        ...
+
+
+class Poster(Protocol):
+    """Writes and sends requests of one tensor each, in one step."""
+
+    def post(self, number: int, tail: bytes, nbytes: int, tensors: Sequence[npt.NDArray[Any]]) -> bool:
+        """Send requests in one message, at once.
+
+        Args:
+            number: of the message: its first id is this above 16 zero bits.
+            tail: in a message of one such request, what follows the id in the head frame, up to the tensor.
+            nbytes: of each tensor.
+            tensors: one for each request. A single one that is larger than ``INLINE_LIMIT`` is sent from
+                where it lies, and kept until it is sent; others are copied.
+
+        Returns:
+            False: nothing was sent, as a tensor is not in one piece of so many bytes.
+
+        Raises:
+            zmq.ZMQError: the socket is closed, or its context is terminated.
+        """
+        ...
+
+
 class Receiver(Protocol):
     """Reads what has arrived."""
 
@@ -166,13 +203,32 @@ def make_sender(socket: zmq.Socket[bytes]) -> Sender:
     return CompiledSender(socket)
 
 
-def make_receiver(socket: zmq.Socket[bytes]) -> Receiver:
-    """What reads from a socket whose messages start with a head frame."""
+def make_poster(socket: zmq.Socket[bytes]) -> Poster | None:
+    """What sends requests through a DEALER; None where the pump is in plain Python."""
+    if pump_kind() == "python":
+        return None
+    from .pump.compiled import Poster as CompiledPoster
+
+    return CompiledPoster(socket)
+
+
+def make_receiver(
+    socket: zmq.Socket[bytes], replies: Interner[ReplySignature] | None = None, waiting: Waiting | None = None
+) -> Receiver:
+    """What reads from a socket whose messages start with a head frame.
+
+    Args:
+        replies: the headers that are known. Its owner adds to them.
+        waiting: the calls that wait. Where the pump is compiled, plain replies with known headers answer them
+            here; all other messages are delivered. None: all messages are.
+    """
     if pump_kind() == "python":
         return PlainReceiver(socket)
     from .pump.compiled import Receiver as CompiledReceiver
 
-    return CompiledReceiver(socket)
+    if replies is None or waiting is None:
+        return CompiledReceiver(socket)
+    return CompiledReceiver(socket, replies.known, waiting)
 
 
 def make_exchange(

@@ -16,8 +16,6 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int EFD_NONBLOCK
 
 cdef enum:
-    NUMBER_SHIFT = 16  # the client's ID_BITS
-    READINGS_KEPT = 64
     #: Why a pause is over.
     LOOK = 0
     DISTURBED = 1
@@ -27,10 +25,6 @@ cdef enum:
 cdef double LONGEST_SLEEP = 0.1
 cdef double LONGEST_LOOK = 0.005
 
-cdef bytes REQUEST_START = bytes(MAGIC) + bytes((VERSION, Kind.REQUEST, 0, 0))
-assert Kind.REPLY == 2
-
-
 cdef double _monotonic() noexcept nogil:
     """The clock of ``time.monotonic``."""
     cdef timespec now
@@ -38,88 +32,15 @@ cdef double _monotonic() noexcept nogil:
     return now.tv_sec + now.tv_nsec * 1e-9
 
 
-cdef class Reading:
-    """A reply header, decoded to what C needs; its tensors have elements of fixed size, and rows."""
-
-    cdef bytes header
-    cdef tuple names
-    cdef tuple shapes
-    cdef tuple dtypes
-    #: Behind the row count.
-    cdef size_t tensors_at
-    cdef Py_ssize_t tensors
-    cdef uint64_t max_rows
-    cdef size_t *row_nbytes
-
-    def __cinit__(self, signature):
-        layout = signature.layout
-        cdef Py_ssize_t index
-        self.header = signature.raw
-        self.tensors_at = PREFIX_BYTES + len(signature.raw) + 4
-        self.names = layout.names
-        self.shapes = layout.shapes
-        self.dtypes = layout.dtypes
-        self.tensors = len(layout.row_nbytes)
-        self.max_rows = MAX_TENSOR_NBYTES // layout._row_extent
-        self.row_nbytes = <size_t *> malloc(self.tensors * sizeof(size_t))
-        if self.row_nbytes == NULL:
-            raise MemoryError
-        for index in range(self.tensors):
-            self.row_nbytes[index] = layout.row_nbytes[index]
-
-    def __dealloc__(self):
-        free(self.row_nbytes)
-
-    cdef bint fits(self, const char *data, size_t size) noexcept nogil:
-        """Whether a message of one request, whose prefix and header were checked, ends where its tensors do,
-        and all of them are in it."""
-        cdef size_t at = self.tensors_at
-        cdef uint64_t limit = _u32(data + AT_LIMIT)
-        cdef uint64_t rows
-        cdef size_t nbytes
-        cdef Py_ssize_t index
-        if at > size:
-            return False
-        rows = _u32(data + at - 4)
-        if rows > self.max_rows:
-            return False
-        for index in range(self.tensors):
-            nbytes = self.row_nbytes[index] * rows
-            if nbytes > limit:
-                return False
-            at = _aligned(at) + nbytes
-        return at == size
-
-    cdef dict outputs(self, head, const char *data):
-        """The tensors of a message that fits, as read-only views of `head`, whose bytes are at `data`."""
-        cdef size_t at = self.tensors_at
-        cdef Py_ssize_t rows = _u32(data + at - 4)
-        cdef Py_ssize_t index
-        cdef dict found = {}
-        for index in range(self.tensors):
-            at = _aligned(at)
-            shape, dtype = <tuple> self.shapes[index], self.dtypes[index]
-            if new_array == NULL or (<size_t> data + at) & 15:
-                # Where it lies askew, NumPy itself knows whether that matters.
-                array = ndarray((rows, *shape), dtype, head, at)
-            else:
-                array = _array(<void *> (data + at), head, False, rows, shape, dtype)
-            found[self.names[index]] = array
-            at += self.row_nbytes[index] * rows
-        return found
-
-
 cdef class Exchange:
     """See :class:`tensorwire.rpc.ends.Exchange`."""
 
     cdef object socket
     cdef void *handle
-    cdef dict known
+    cdef Readings readings
     cdef double spin
     #: What becomes readable when the socket may have something, and when another thread calls.
     cdef pollfd fds[2]
-    cdef dict readings
-    cdef Reading reading
     cdef uint64_t first_id
     #: The thread whose signal handlers run while it exchanges.
     cdef unsigned long handling
@@ -133,9 +54,8 @@ cdef class Exchange:
     def __init__(self, socket, int fd, dict known, double spin):
         self.socket = socket
         self.handle = <void *> <size_t> socket.underlying
-        self.known = known
+        self.readings = Readings(known)
         self.spin = spin
-        self.readings = {}
         self.fds[0].fd = fd
         self.fds[0].events = self.fds[1].events = POLLIN
         if self.fds[1].fd < 0:
@@ -170,59 +90,10 @@ cdef class Exchange:
         _reap()
         self.deadline = INFINITY if timeout is None else _monotonic() + <double> timeout
         self.first_id = number << NUMBER_SHIFT
-        if not self.post(tail, tensor):
+        if not _post_one(self.handle, self.first_id, tail, tensor):
             return None
         self.waiting = True
         return self.answer()
-
-    cdef bint post(self, bytes tail, tensor) except -1:
-        """Send the request; False: the tensor's bytes do not lie in one piece."""
-        cdef Py_buffer view
-        cdef msg_t head
-        cdef msg_t body
-        cdef int error
-        try:
-            PyObject_GetBuffer(tensor, &view, PyBUF_SIMPLE)
-        except (BufferError, ValueError):
-            return False
-        cdef bint inlined = <size_t> view.len <= INLINE
-        try:
-            self.write(&head, tail, &view, view.len if inlined else 0)
-        finally:
-            PyBuffer_Release(&view)
-        if not inlined:
-            self.take_off(&head, &body, tensor)
-        error = _send(&head, self.handle, 0 if inlined else SNDMORE)
-        if error:
-            msg_close(&head)
-        elif not inlined:
-            error = _send(&body, self.handle, 0)
-        if error:
-            if not inlined:
-                msg_close(&body)
-            raise _zmq_error(error)
-        return True
-
-    cdef int write(self, msg_t *head, bytes tail, Py_buffer *view, size_t nbytes) except -1:
-        """The head frame, with so many bytes of the tensor."""
-        cdef size_t at = AT_TIMEOUT + PyBytes_GET_SIZE(tail)
-        cdef char *data
-        if msg_init_size(head, at + nbytes):
-            raise MemoryError
-        data = <char *> msg_data(head)
-        memcpy(data, PyBytes_AS_STRING(REQUEST_START), AT_ID)
-        memcpy(data + AT_ID, &self.first_id, 8)
-        memcpy(data + AT_TIMEOUT, PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
-        memcpy(data + at, view.buf, nbytes)
-        return 0
-
-    cdef int take_off(self, msg_t *head, msg_t *body, tensor) except -1:
-        try:
-            _take_off(body, tensor)
-        except BaseException:
-            msg_close(head)
-            raise
-        return 0
 
     cdef object answer(self):
         """Wait for a message; see ``call``."""
@@ -288,43 +159,20 @@ cdef class Exchange:
         cdef Reading reading = None
         cdef bint more = msg_more(message)
         if not more and self.is_reply(data, size):
-            reading = self.reading_of(data + PREFIX_BYTES, _u32(data + AT_HEADER_LEN))
+            reading = self.readings.find(data + PREFIX_BYTES, _u32(data + AT_HEADER_LEN))
         head = _head(message)
-        if reading is None or not reading.fits(data, size):
+        if reading is None or not reading.fits_one(data, size):
             return head, (_rest(self.handle) if more else ())
         self.waiting = False
         _reap()
         if type(head) is bytes:
             data = PyBytes_AS_STRING(head)
-        return reading.outputs(head, data)
+        return reading.outputs_of_one(head, data)
 
     cdef bint is_reply(self, const char *data, size_t size) noexcept nogil:
         """Whether the prefix is that of a reply to the one request that is waited for."""
         return (
-            size >= PREFIX_BYTES
-            and _u32(data) == MAGIC_WORD
-            and data[AT_VERSION] == 1
-            and data[AT_KIND] == 2
+            _is_plain_reply(data, size)
             and _u64(data + AT_ID) == self.first_id
             and _u32(data + AT_COUNT) == 1
-            and not _u32(data + AT_EXTRA_LEN)
-            and _u32(data + AT_HEADER_LEN) <= size - PREFIX_BYTES
         )
-
-    cdef Reading reading_of(self, const char *header, size_t length):
-        """How messages with these header bytes are read; None: not here, or not yet."""
-        cdef Reading reading = self.reading
-        if reading is not None and <size_t> PyBytes_GET_SIZE(reading.header) == length:
-            if not memcmp(PyBytes_AS_STRING(reading.header), header, length):
-                return reading
-        cdef bytes raw = PyBytes_FromStringAndSize(header, length)
-        reading = self.readings.get(raw)
-        if reading is None:
-            signature = self.known.get(raw)
-            if signature is None or not signature.layout.groupable:
-                return None
-            if len(self.readings) >= READINGS_KEPT:
-                self.readings.clear()
-            reading = self.readings[raw] = Reading(signature)
-        self.reading = reading
-        return reading

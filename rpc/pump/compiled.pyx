@@ -62,6 +62,8 @@ include "_signatures.pxi"
 include "_groups.pxi"
 include "_framed.pxi"
 include "_replies.pxi"
+include "_posting.pxi"
+include "_readings.pxi"
 include "_receiver.pxi"
 include "_exchange.pxi"
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorwire.client.channel import Channel
+from tensorwire.client.pending import ID_BITS
 from tensorwire.client.requests import Templates
 from tensorwire.rpc.errors import (
     DeadlineExceededError,
@@ -43,8 +44,8 @@ class Rig:
         template, arrays = self.templates.get("m", {"x": X}, None, None, None, b"")
         for call in calls:
             self.channel.enqueue(call, template, arrays, timeout)
-        (frames,) = self.channel.flush(now)
-        return read_prefix(bytes(frames[0])).id, calls
+        (envelope,) = self.channel.flush(now)
+        return envelope.number << ID_BITS, calls
 
     def receive(self, frames: Sequence[Any]) -> None:
         head, *rest = frames
@@ -420,8 +421,8 @@ class TestCancel:
         call = Call()
         envelope = rig.channel.enqueue(call, template, arrays, 1.0)
         assert rig.channel.cancel(envelope, call) is None  # not sent yet
-        (frames,) = rig.channel.flush(0.0)
-        rig.receive(reply(read_prefix(bytes(frames[0])).id, {"y": block(1)}))
+        assert rig.channel.flush(0.0) == [envelope]
+        rig.receive(reply(envelope.number << ID_BITS, {"y": block(1)}))
         assert rig.channel.cancel(envelope, call) is None
 
     def test_one_whose_caller_has_gone_already_is_not_answered(self) -> None:
