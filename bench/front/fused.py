@@ -20,7 +20,7 @@ CASE: Final = "64 B"
 CALLERS: Final = 256
 LIMITS: Final = (
     Limit(figure="throughput", of=throughput, ours=FUSED, theirs=GRPC, limit=60.0, at_least=True),
-    Limit(figure="p99", of=p99, ours=FUSED, theirs=GRPC, limit=1 / 8, at_least=False, shown="1/8"),
+    Limit(figure="p99", of=p99, ours=FUSED, theirs=GRPC, limit=1 / 8, at_least=False, fraction="1/8"),
 )
 
 

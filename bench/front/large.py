@@ -29,7 +29,7 @@ LIMITS: Final = (
         theirs=GRPC,
         limit=1 / 4,
         at_least=False,
-        shown="1/4",
+        fraction="1/4",
     ),
 )
 

@@ -30,7 +30,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         figure: as the verdict calls it.
         at_least: whether more is better.
-        shown: the limit as it is printed; a fraction reads better than its decimals.
+        fraction: the limit as it is printed, where that reads better than a factor: ``1/8``.
     """
 
     figure: str
@@ -39,12 +39,12 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     theirs: str
     limit: float
     at_least: bool
-    shown: str = ""
+    fraction: str = ""
 
     def check(self, proof: Proof, situation: str, rounds: Rounds) -> None:
         """Add a line to the verdict."""
-        wanted = f"{self.figure} {'>=' if self.at_least else '<='} {self.shown or f'{self.limit:g}'}x of "
-        wanted += self.theirs
+        sign, limit = ">=" if self.at_least else "<=", self.fraction or f"{self.limit:g}x"
+        wanted = f"{self.figure} {sign} {limit} of {self.theirs}"
         ours, theirs = rounds.get(self.ours, ()), rounds.get(self.theirs, ())
         if not ours or not theirs:
             proof.check(
@@ -91,7 +91,12 @@ def rows(situation: str, rounds: Rounds) -> list[tuple[str, ...]]:
 
 def _scaled(found: Sequence[Measurement], figure: Callable[[Measurement], float], scale: float) -> str:
     spread = Spread.of([figure(each) * scale for each in found])
-    return f"{spread.median:.3g} ({spread.low:.3g}-{spread.high:.3g})"
+    return f"{_short(spread.median)} ({_short(spread.low)}-{_short(spread.high)})"
+
+
+def _short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def check_errors(proof: Proof, part: str, situations: Mapping[str, Rounds]) -> None:
