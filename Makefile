@@ -1,5 +1,5 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | bench | bench-quick | bench-import | setup | wheel | clean
+#   make demo | test | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | clean
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -23,7 +23,7 @@ PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import wheel clean
+.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import peers wheel clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -65,6 +65,11 @@ bench: $(READY)
 
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
+
+# Systems in other languages that the benchmarks compare, where what they are built of is installed.
+peers:
+	@$(MAKE) --silent --no-print-directory -C bench/peers/grpc_cpp BUILD='$(CURDIR)/build/peers/grpc_cpp'
+	@echo "built: build/peers/grpc_cpp"
 
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation

@@ -28,18 +28,24 @@ _clock = time.perf_counter
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement to make. Times are in seconds."""
+    """One measurement to make. Times are in seconds.
+
+    ``samples``: every latency is wanted, because other processes make load at the same time; for asynchronous
+    systems only.
+    """
 
     case: str
     concurrency: int
     warmup: float
     duration: float
+    samples: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job: a measurement, or None and why."""
+    """What came of a job: a measurement, or samples where they were asked for, or neither and why."""
 
     measurement: Measurement | None = None
+    samples: Samples | None = None
     failure: str = ""
 
 
@@ -85,12 +91,28 @@ async def run_async(system: AsyncSystem, job: Job, meter: CpuMeter, *, verified:
     Raises:
         ValueError: the system answered wrongly.
     """
+    calls = await _callers(system, job, verified)
+    return await closed_loop(calls, job.warmup, job.duration, system.code_of, meter)
+
+
+async def run_async_samples(
+    system: AsyncSystem, job: Job, meter: CpuMeter, *, verified: bool = True
+) -> Samples:
+    """The same for one of several processes, as :func:`closed_loop_samples`.
+
+    Raises:
+        ValueError: the system answered wrongly.
+    """
+    calls = await _callers(system, job, verified)
+    return await closed_loop_samples(calls, job.warmup, job.duration, system.code_of, meter)
+
+
+async def _callers(system: AsyncSystem, job: Job, verified: bool) -> list[AsyncCall]:
     case = CASE_OF_NAME[job.case]
     inputs = case.inputs(_INPUTS)
     if verified:
         case.verify(inputs[0], (await system.caller(case, inputs[0])())[OUTPUT])
-    calls = [system.caller(case, inputs[index % _INPUTS]) for index in range(job.concurrency)]
-    return await closed_loop(calls, job.warmup, job.duration, system.code_of, meter)
+    return [system.caller(case, inputs[index % _INPUTS]) for index in range(job.concurrency)]
 
 
 async def closed_loop(

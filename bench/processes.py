@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -27,16 +27,26 @@ class Child:
 
     Args:
         name: for error messages.
-        arguments: after the Python interpreter, for example ``["-m", "tensorwire.bench.echo"]``.
+        arguments: after the program, for example ``["-m", "tensorwire.bench.echo"]``.
         log: file that takes its stderr; the end of it is quoted when the child fails.
         ends_with_stdin: whether closing its stdin stops it; otherwise it gets SIGTERM.
+        program: what is run; this Python interpreter unless told otherwise.
+        environment: variables on top of those of this process.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], log: Path, *, ends_with_stdin: bool = True
+        self,
+        name: str,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        ends_with_stdin: bool = True,
+        program: str | Path = sys.executable,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self._arguments = [sys.executable, *arguments]
+        self._arguments = [str(program), *arguments]
+        self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._ends_with_stdin = ends_with_stdin
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +60,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,
             )
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -52,12 +52,17 @@ def _echo(_repository: Path, log: Path) -> AbstractContextManager[Server]:
 
 
 @contextmanager
-def tensorwire(repository: Path, log: Path, flags: Sequence[str] = ()) -> Generator[Server]:
-    """The released command; ready when it answers for every model."""
+def tensorwire(
+    repository: Path, log: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Generator[Server]:
+    """The released command; ready when it answers for every model.
+
+    ``environment``: variables on top of those of this process.
+    """
     address = f"tcp://127.0.0.1:{free_port()}"
     arguments = ["-m", f"{__package__}.peers.tensorwire_server", "serve", str(repository), "--bind", address]
     arguments += flags
-    with Child("tensorwire serve", arguments, log, ends_with_stdin=False) as child:
+    with Child("tensorwire serve", arguments, log, ends_with_stdin=False, environment=environment) as child:
         child.wait_until(lambda: _answers(address), _READY_SECONDS)
         yield Server(address, child.pid)
 

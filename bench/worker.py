@@ -12,8 +12,8 @@ import sys
 import msgspec
 
 from .child import Ready, run_loop, say
-from .load import CpuMeter, Job, Outcome, run_async, run_sync
-from .systems import SYSTEMS, System
+from .load import CpuMeter, Job, Outcome, run_async, run_async_samples, run_sync
+from .systems import SYSTEMS, AsyncSystem, System
 
 _decode = msgspec.json.Decoder(Job).decode
 
@@ -23,10 +23,15 @@ async def _serve_async(system: System, address: str, meter: CpuMeter) -> None:
         say(Ready())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             try:
-                measurement = await run_async(client, _decode(line), meter, verified=system.verified)
-                say(Outcome(measurement=measurement))
+                say(await _outcome(client, _decode(line), meter, system.verified))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
+
+
+async def _outcome(client: AsyncSystem, job: Job, meter: CpuMeter, verified: bool) -> Outcome:
+    if job.samples:
+        return Outcome(samples=await run_async_samples(client, job, meter, verified=verified))
+    return Outcome(measurement=await run_async(client, job, meter, verified=verified))
 
 
 def _serve_sync(system: System, address: str, meter: CpuMeter) -> None:

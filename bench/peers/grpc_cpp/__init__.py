@@ -1,0 +1,4 @@
+"""gRPC in C++ as a system under test: an echo server, and a client that makes closed-loop load.
+
+``make peers`` builds both, where Debian's packages for it are installed; :mod:`.peer` runs them.
+"""
