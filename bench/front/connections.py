@@ -1,4 +1,4 @@
-"""Part ``connections``: a thousand connections with one request in flight each, beside sixteen with as many in all.
+"""Part ``connections``: a thousand connections with a request in flight each, beside sixteen with as many.
 
 The same client processes do both, in turn, and pay the same for a request either way; see :mod:`.many`. No
 request shares a message with another one. What a connection of its own costs is what the kernel and libzmq
@@ -126,7 +126,13 @@ def report(proof: Proof, found: dict[str, list[Slice]], settings: ConnectionsSet
     rows = [_row(names[group], slices) for group, slices in found.items()]
     title = f"{NAME}: {CASE}, {settings.many:,} requests in flight, {settings.processes} client processes, "
     title += f"{settings.rounds} rounds of {settings.seconds:g} s in turn; medians"
-    columns = ("clients", "requests/s (rounds)", "server CPU us/request", "clients' CPU us/request", "answers")
+    columns = (
+        "clients",
+        "requests/s (rounds)",
+        "server CPU us/request",
+        "clients' CPU us/request",
+        "answers",
+    )
     proof.figures.append(Figures(title, columns, rows))
     wrong = {names[group]: sum(each.wrong for each in slices) for group, slices in found.items()}
     answers = sum(each.answered for slices in found.values() for each in slices)

@@ -1,12 +1,13 @@
 """Mutated messages through the compiled pump: ``python -m tensorwire.bench.front.fuzzer SPEC``.
 
 SPEC is a :class:`Salvo` as JSON. The process says a :class:`Tally` as a line now and then, with what it has
-found so far, and ends after the last one, whose ``done`` is true; if it dies, the last tally tells how far it came. Sockets
-are within the process (``inproc``): what is tested is what reads, sorts and answers messages, not a network.
+found so far, and ends after the last one, whose ``done`` is true; if it dies, the last tally tells how far it
+came. Sockets are within the process (``inproc``): what is tested is what reads, sorts and answers messages,
+not a network.
 
 Every message is accounted for: the pump hands it out, answers it with an error or counts it as dropped.
-Among the mutated ones are valid requests, over the same connection and over another one: each must be answered
-with its own bytes, whatever stood before it.
+Among the mutated ones are valid requests, over the same connection and over another one: each must be
+answered with its own bytes, whatever stood before it.
 """
 
 from __future__ import annotations

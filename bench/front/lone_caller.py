@@ -1,8 +1,8 @@
-"""The one caller of part ``lone``, in a process of its own: ``python -m tensorwire.bench.front.lone_caller SPEC``.
+"""The caller of part ``lone``, in its own process: ``python -m tensorwire.bench.front.lone_caller SPEC``.
 
-SPEC is a :class:`Cast` as JSON. Each number that comes as a line on stdin is a round of so many turns, answered
-with a :class:`Round`; it stops when stdin closes. All systems are called from this one process, turn by turn:
-whatever core it is on and however the machine does, they share it.
+SPEC is a :class:`Cast` as JSON. Each number that comes as a line on stdin is a round of so many turns,
+answered with a :class:`Round`; it stops when stdin closes. All systems are called from this one process, turn
+by turn: whatever core it is on and however the machine does, they share it.
 """
 
 from __future__ import annotations

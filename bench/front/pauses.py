@@ -1,9 +1,10 @@
-"""Part ``pauses``: latency from the intended time at half of the maximum, beside gRPC, and who stood still when.
+"""Part ``pauses``: latency from the intended time at half of the maximum, beside gRPC, and who stood still.
 
-The maximum is what the same client gets answered when far more calls are due, with 256 of them under way. Each
-client then calls at a constant rate: at half of tensorwire's maximum, which gRPC may not carry (then its latency
-there is that of an overload, and the report says so), and at half of gRPC's own. A time without replies is a
-pause unless a process on one of the machine's cores, see :mod:`.pulse`, was kept waiting at the same time.
+The maximum is what the same client gets answered when far more calls are due, with 256 of them under way.
+Each client then calls at a constant rate: at half of tensorwire's maximum, which gRPC may not carry (then its
+latency there is that of an overload, and the report says so), and at half of gRPC's own. A time without
+replies is a pause unless a process on one of the machine's cores, see :mod:`.pulse`, was kept waiting at the
+same time.
 """
 
 from __future__ import annotations
@@ -177,12 +178,16 @@ def report(proof: Proof, level: Level, settings: PausesSettings) -> None:
     proof.figures.append(Figures(title, columns, rows))
     p999 = {system: Spread.of([each.p(99.9) for each in slices]) for system, slices in level.slices.items()}
     ratio = p999[FUSED].median / p999[GRPC].median if p999[GRPC].median else 0.0
-    overload = "" if carried(level, GRPC) else f", which does not carry {level.rate:,.0f} calls/s: an overload"
+    overload = (
+        "" if carried(level, GRPC) else f", which does not carry {level.rate:,.0f} calls/s: an overload"
+    )
     text = f"{NAME}: {level.name}: p99.9 {spread_ms(p999[FUSED])} ms, {ratio:.3f}x of {GRPC}'s "
     text += f"{spread_ms(p999[GRPC])} ms{overload}; expected <= {P999_LIMIT:g}x"
     proof.check(carried(level, FUSED) and 0 < ratio <= P999_LIMIT, text)
     failed = {system: _failures(slices) for system, slices in level.slices.items()}
-    proof.check(not failed[FUSED], f"{NAME}: {level.name}: no call of {FUSED} failed: {failed[FUSED] or 'none'}")
+    proof.check(
+        not failed[FUSED], f"{NAME}: {level.name}: no call of {FUSED} failed: {failed[FUSED] or 'none'}"
+    )
     if failed[GRPC]:
         proof.notes.append(f"{NAME}: {level.name}: calls of {GRPC} that failed: {failed[GRPC]}")
 

@@ -1,11 +1,13 @@
 """The machine's own pauses: ``python -m tensorwire.bench.front.pulse CORE``.
 
 One such process for each core, pinned to it, sleeps 0.3 ms again and again and notes when it was away for
-longer than a millisecond: then whoever else had work for this core may have been kept waiting, too. It
-takes some hundredths of a core; one that spins would see no less, and take the core from those it watches. It
-has the same priority as they, so what it waits for is the host of a virtual machine, other programs, or
-whatever the measured ones do with a core that they are on; the gaps that it finds while nothing runs are reported, for
-comparison. It answers every line on its stdin with the gaps since the last one, and stops when stdin closes.
+longer than a millisecond: then whoever else had work for this core may have been kept waiting, too. It takes
+some hundredths of a core; one that spins would see no more, and take the core from those it watches. It has
+the same priority as they, so what it waits for is the host of a virtual machine, other programs, or one of
+the measured ones that would not let go; the gaps that it finds while nothing runs are reported, for
+comparison.
+
+It answers every line on its stdin with the gaps since the last one, and stops when stdin closes.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Pulses:
         with ExitStack() as stack:
             children = [
                 stack.enter_context(
-                    Child(f"the pulse of core {core}", ["-m", __name__, str(core)], logs / f"pulse-{core}.log")
+                    Child(
+                        f"the pulse of core {core}", ["-m", __name__, str(core)], logs / f"pulse-{core}.log"
+                    )
                 )
                 for core in cores
             ]

@@ -1,7 +1,7 @@
 """Calls at a constant rate, whatever happens: ``python -m tensorwire.bench.front.stream SYSTEM ADDRESS``.
 
-Every :class:`Stream` that comes as a line on stdin is answered with an :class:`Arrived` when all its calls have
-ended; it stops when stdin closes. Latency counts from when a call was due, not from when it was sent: a
+Every :class:`Stream` that comes as a line on stdin is answered with an :class:`Arrived` when all its calls
+have ended; it stops when stdin closes. Latency counts from when a call was due, not from when it was sent: a
 client that is held up, by itself or by the server, makes nothing look better.
 """
 
