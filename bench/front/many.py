@@ -41,10 +41,15 @@ _OTHER_FDS: Final = 64
 
 
 class Crowd(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to call. ``groups``: by name, how many connections, and how many requests in flight over all."""
+    """Whom to call.
+
+    ``groups``: by name, how many connections, and how many requests in flight over all. ``echo``: requests
+    come back as they are; otherwise they are answered by the model.
+    """
 
     address: str
     groups: dict[str, tuple[int, int]]
+    echo: bool = False
 
 
 class Spell(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,14 +134,15 @@ def pong(ping: bytes) -> bytes:
 class Requests:
     """Requests as they travel, and the tensors that their answers must end with."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, *, echo: bool = False) -> None:
+        self._kind = Kind.REQUEST if echo else Kind.REPLY
         name, shape = INPUT, list(case.shape[1:])
         header = msgspec.msgpack.encode({"model": case.model, "inputs": [(name, "float32", shape)]})
         self.wire: list[tuple[bytes, bytes]] = []
         self.answers: list[bytes] = []
         for number in range(_INPUTS):
             x = ((np.arange(np.prod(case.shape)) * 7 + number) % 61).astype(np.float32).reshape(case.shape)
-            self.answers.append(case.reference(x).tobytes())
+            self.answers.append((x if echo else case.reference(x)).tobytes())
             rest = (1).to_bytes(4, "little")
             rest += bytes(-(PREFIX.size + len(header) + len(rest)) % 16) + x.tobytes()
             whole = zmtp.encode([head(Kind.REQUEST, 0, header=header, rest=rest, inline_limit=32_768)])
@@ -150,7 +156,7 @@ class Requests:
 
     def is_right(self, request_id: int, body: bytes) -> bool:
         """Whether this is the answer."""
-        return body[5] == Kind.REPLY and body.endswith(self.answers[request_id % _INPUTS])
+        return body[5] == self._kind and body.endswith(self.answers[request_id % _INPUTS])
 
 
 class Group:
@@ -248,7 +254,7 @@ class Group:
 
 def _main(crowd: Crowd) -> None:
     allow_descriptors(sum(connections for connections, _ in crowd.groups.values()) + _OTHER_FDS)
-    requests = Requests(CASE_OF_NAME[CASE])
+    requests = Requests(CASE_OF_NAME[CASE], echo=crowd.echo)
     groups = {name: Group(crowd.address, *sizes, requests) for name, sizes in crowd.groups.items()}
     say(Ready())
     for line in sys.stdin.buffer:

@@ -37,9 +37,12 @@ def failed(proof: Proof) -> list[str]:
 
 @pytest.fixture
 def ends() -> Any:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as server:
-            yield many.Connection(client), server
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        yield many.Connection(client), server
 
 
 def test_messages_are_found_wherever_they_are_cut(ends: Any) -> None:
@@ -87,8 +90,8 @@ def test_connections_are_judged_by_throughput_and_answers(
     proof: Proof, rate: float, wrong: int, texts: int
 ) -> None:
     found = {
-        connections.MANY: [connections.Slice(rate, 1e-5, 1e-5, 10, wrong)] * 3,
-        connections.FEW: [connections.Slice(100.0, 1e-5, 1e-5, 10, 0)] * 3,
+        (connections.SERVER, connections.MANY): [connections.Slice(rate, 1e-5, 1e-5, 10, wrong)] * 3,
+        (connections.SERVER, connections.FEW): [connections.Slice(100.0, 1e-5, 1e-5, 10, 0)] * 3,
     }
     connections.report(proof, found, connections.ConnectionsSettings())
     assert len(failed(proof)) == texts
