@@ -53,7 +53,7 @@ class Arrived(msgspec.Struct, kw_only=True):
             had waited until then.
         rate: right answers a second.
         unsent: calls that were due and not sent.
-        pauses: times without a reply, longer than :data:`PAUSE`.
+        pauses: times without a reply while one was waited for, longer than :data:`PAUSE`.
         still: times at which the client itself did not look at its clock.
     """
 
@@ -165,6 +165,8 @@ class Streamer:
             return
         calls, tasks = self._calls, self._tasks
         while len(tasks) < self._stream.callers and (due := self._due(self._number)) <= now:
+            if not tasks:  # nobody has waited for a reply until now
+                self._heard = max(self._heard, due)
             task = asyncio.create_task(self._call(calls[self._number % len(calls)], due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
