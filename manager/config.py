@@ -27,6 +27,7 @@ DEFAULT_WORKERS: Final = 4
 #: What a ``bytes``/``string`` element is taken for where a size has to be guessed, bytes.
 _OBJECT_BYTES: Final = 32
 _CPU_RANGE: Final = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
+_DEVICE: Final = re.compile(r"\d{1,4}|(?:GPU|MIG)-[0-9A-Za-z/-]{1,120}")
 _LABEL: Final = re.compile(r"(?=.*[^0-9])[A-Za-z0-9_.-]{1,64}")
 
 if TYPE_CHECKING:
@@ -74,19 +75,23 @@ class WorkersConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``kind=None``: processes for Python models, threads for engines that compute without the interpreter's
     lock. ``count=None``: a thread per CPU core, at most 4; 1 if the model takes one call at a time, and of
-    processes. ``cpus``: the
-    cores that they may use, such as ``"0-3,6"``; None: those of the server. ``hang_timeout``: a worker
-    process that has been busy with one batch for so many seconds is replaced; 0: never.
+    processes. ``cpus``: the cores that they may use, such as ``"0-3,6"``; None: those of the server.
+    ``device``: the GPUs that processes take in turn, such as ``"0,1"``, each of them one; None: they see
+    those that the server sees. ``hang_timeout``: a worker process that has been busy with one batch for so
+    many seconds is replaced; 0: never.
     """
 
     kind: WorkerKind | None = None
     count: Threads | None = None
     cpus: str | None = None
+    device: str | None = None
     hang_timeout: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
 
     def __post_init__(self) -> None:
         if self.cpus is not None:
             parse_cpus(self.cpus)
+        if self.device is not None:
+            parse_devices(self.device)
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,6 +250,18 @@ def parse_cpus(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
+def parse_devices(text: str) -> tuple[str, ...]:
+    """``"0, 1"`` -> ``("0", "1")``; GPUs by number, or by the identifier that ``nvidia-smi -L`` shows.
+
+    Raises:
+        InvalidArgumentError: it is not such a list, or names one twice.
+    """
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(map(_DEVICE.fullmatch, found)) or len(set(found)) < len(found):
+        raise bad_value("workers.device", text, "GPUs by number or identifier, each once, such as '0,1'")
+    return found
+
+
 def check_label(key: str, label: str) -> None:
     """Refuse a label that could be taken for a version number or does not fit into a URL or a metric."""
     if not _LABEL.fullmatch(label):
@@ -327,6 +344,13 @@ def _resolve_workers(
     workers: WorkersConfig, metadata: ModelMetadata, concurrent: bool, kind: WorkerKind
 ) -> WorkersConfig:
     workers = msgspec.structs.replace(workers, kind=kind)
+    if workers.device is not None and kind != "process":
+        raise bad_value(
+            f"model {metadata.name!r}: workers.device",
+            workers.device,
+            "none, because its workers are threads, which share what the server sees: give it workers.kind = "
+            "'process', or name the device in engine.options",
+        )
     if workers.count is not None:
         if workers.count > 1 and not concurrent:
             raise bad_value(

@@ -21,6 +21,7 @@ Reload = Literal["never", "sizes", "always"]
 _RELOAD: Final[Mapping[str, Reload]] = {
     "workers.kind": "always",
     "workers.cpus": "always",
+    "workers.device": "always",
     "batching.enabled": "always",
     "batching.max_batch_size": "sizes",
     "batching.allowed_batch_sizes": "sizes",

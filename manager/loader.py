@@ -176,7 +176,7 @@ def _load_part(config: ModelConfig) -> tuple[object, ...]:
     return (
         config.engine,
         config.batching.enabled,
-        (workers.kind, workers.cpus),
+        (workers.kind, workers.cpus, workers.device),
         config.inputs,
         config.outputs,
     )

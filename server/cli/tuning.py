@@ -40,6 +40,7 @@ def workers(
     count: Annotated[int | None, typer.Option("--count", "-n", help="So many workers.")] = None,
     kind: Annotated[str | None, typer.Option(help="thread or process.")] = None,
     cpus: Annotated[str | None, typer.Option(help="Cores that they may use, such as 0-3,6.")] = None,
+    device: Annotated[str | None, typer.Option(help="GPUs that processes take in turn, such as 0,1.")] = None,
     hang_timeout: Annotated[
         float | None, typer.Option(help="Seconds with one batch after which a process is replaced; 0: never.")
     ] = None,
@@ -50,7 +51,7 @@ def workers(
     json: JsonOption = False,
 ) -> None:
     """Show or change the workers of a model that serves, until the server stops."""
-    given = {"count": count, "kind": kind, "cpus": cpus, "hang_timeout": hang_timeout}
+    given = {"count": count, "kind": kind, "cpus": cpus, "device": device, "hang_timeout": hang_timeout}
     values = {f"workers.{name}": _or_none(value) for name, value in given.items() if value is not None}
     if values and reset:
         fail("give either new values, such as --count 4, or --reset", USAGE)
@@ -203,8 +204,8 @@ def _assignment(text: str) -> tuple[str, Any]:
     from ..settings import toml_value
 
     key = key.strip()
-    # A single core would be taken for a number.
-    return key, _or_none(value if key == "workers.cpus" else toml_value(value))
+    # A single core or GPU would be taken for a number.
+    return key, _or_none(value if key in ("workers.cpus", "workers.device") else toml_value(value))
 
 
 def _or_none(value: object) -> object:

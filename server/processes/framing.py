@@ -41,7 +41,8 @@ _MICROSECONDS: Final = 1_000_000
 class ChildSpec(msgspec.Struct, frozen=True):
     """Everything that a worker process needs in order to load a version.
 
-    ``batch_sizes``: it runs batches of these sizes before it says that it is ready; empty: none.
+    ``batch_sizes``: it runs batches of these sizes before it says that it is ready; empty: none. ``device``:
+    the GPU that it sees; None: what the server sees.
     """
 
     model: str
@@ -50,6 +51,7 @@ class ChildSpec(msgspec.Struct, frozen=True):
     config: ModelConfig = ModelConfig()
     batch_sizes: tuple[int, ...] = ()
     log_level: int = 0
+    device: str | None = None
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):

@@ -52,12 +52,14 @@ class WorkerProcess:
 
     Attributes:
         metadata, releases_gil, concurrent: of the servable in the child.
+        device: the GPU that it sees; None: what the server sees.
     """
 
     def __init__(self, process: ChildProcess, spec: ChildSpec, loaded: Loaded) -> None:
         self.metadata: ModelMetadata = loaded.metadata
         self.releases_gil = loaded.releases_gil
         self.concurrent = loaded.concurrent
+        self.device = spec.device
         self._process = process
         declared = {output.name: output.dtype for output in loaded.metadata.outputs}
         inputs = loaded.metadata.inputs

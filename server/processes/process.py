@@ -17,6 +17,7 @@ from ...manager.engines.base import one_line
 from ...rpc.errors import ProtocolError, ResourceExhaustedError
 from . import framing
 from .arena import ARENA_NBYTES, Mapping, new_memory
+from .devices import environment_of
 from .framing import ChildSpec, Load
 from .link import Closed, Link, Received
 from .spawner import Order, Spawner
@@ -122,7 +123,10 @@ class ChildProcess:
             failed.callback(os.close, words)
             keep = [theirs.fileno(), *memories, kept(os.dup(_STDERR))]
             arguments = [f"{spec.model}:{spec.version}", str(os.getpid()), *map(str, keep)]
-            process = spawner.spawn(Order(arguments, keep, words, spec.config.workers))
+            environment = environment_of(spec.device)
+            process = spawner.spawn(
+                Order(arguments, keep, words, spec.config.workers, environment=environment)
+            )
             failed.callback(_reap, process)
             child = cls(process, Link(ours, blocking=False), calls, answers, words)
             failed.pop_all()

@@ -13,10 +13,11 @@ from typing import Any, Final
 import msgspec
 import numpy.typing as npt
 
-from ...manager.config import ModelConfig, WorkerKind
+from ...manager.config import ModelConfig, WorkerKind, parse_devices
 from ...manager.engines.base import Engine
 from ...manager.loader import EngineFinder, find_engine
 from ...rpc.errors import AbortedError, InternalError, RpcError
+from .devices import Devices
 from .framing import ChildSpec
 from .parent import WorkerProcess
 from .spawner import Spawner
@@ -76,7 +77,12 @@ class ProcessEngine:
             config=config,
             log_level=_log.getEffectiveLevel(),
         )
-        return ProcessServable(spec, self._spawner, WorkerProcess.start(spec, spawner=self._spawner))
+        wanted = config.workers.device
+        devices = Devices(() if wanted is None else parse_devices(wanted))
+        first = msgspec.structs.replace(spec, device=devices.take())
+        return ProcessServable(
+            spec, self._spawner, WorkerProcess.start(first, spawner=self._spawner), devices
+        )
 
 
 class ProcessServable:
@@ -88,13 +94,15 @@ class ProcessServable:
         concurrent: True: several processes may run it at once.
     """
 
-    def __init__(self, spec: ChildSpec, spawner: Spawner, first: WorkerProcess) -> None:
+    def __init__(self, spec: ChildSpec, spawner: Spawner, first: WorkerProcess, devices: Devices) -> None:
+        """``devices``: what the processes have; the first one has its own already."""
         self.worker_kind: WorkerKind = "process"
         self.releases_gil = False
         self.concurrent = True
         self.metadata = first.metadata
         self._spec = spec
         self._spawner = spawner
+        self._devices = devices
         self._first: WorkerProcess | None = first
         self._lock = threading.Lock()
         self._ready: deque[WorkerProcess] = deque((first,))
@@ -140,6 +148,8 @@ class ProcessServable:
         """The front end does not touch a process any more: it ends, or has ended."""
         with self._lock:
             self._taken.discard(process)
+            # At once, so that the process which takes its place gets its GPU, too.
+            self._devices.give_back(process.device)
             self._in_background(lambda: _reap(process))
             self._all_released.notify_all()
 
@@ -178,7 +188,12 @@ class ProcessServable:
             _reap(process)
 
     def _start(self) -> WorkerProcess:
-        return WorkerProcess.start(self._spec, stop=self._closing.is_set, spawner=self._spawner)
+        spec = msgspec.structs.replace(self._spec, device=self._devices.take())
+        try:
+            return WorkerProcess.start(spec, stop=self._closing.is_set, spawner=self._spawner)
+        except BaseException:
+            self._devices.give_back(spec.device)
+            raise
 
     def _in_background(self, work: Callable[[], None]) -> None:
         """With the lock: :meth:`close` finds every thread, and none that has not started."""

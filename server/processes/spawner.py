@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self, cast
 
 from ...manager.config import WorkersConfig
@@ -20,13 +20,14 @@ _CHILD: Final = "tensorwire.server.processes.child"
 
 class Order(NamedTuple):
     """A process to start: arguments of its module, descriptors that it inherits, its stderr; whose cores it
-    may use; the module, a worker's if nothing is said."""
+    may use; the module, a worker's if nothing is said; what its environment has besides the server's."""
 
     arguments: Sequence[str]
     keep: Sequence[int]
     stderr: int
     workers: WorkersConfig = WorkersConfig()
     module: str = _CHILD
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 class Spawner:
@@ -103,5 +104,5 @@ def _start(order: Order) -> subprocess.Popen[bytes]:
         pass_fds=order.keep,
         # Ctrl-C in the terminal reaches the parent only.
         start_new_session=True,
-        env=os.environ,
+        env={**os.environ, **order.environment},
     )

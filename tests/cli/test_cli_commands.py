@@ -67,7 +67,7 @@ def run(serve: Serve, repository: Path) -> Run:
         ),
         (["serve"], ["--config", "--bind", "--ram-budget", "--grace", "--ready-file", "--set"]),
         (["models"], ["show", "load", "unload", "label", "route", "rescan", "--server"]),
-        (["workers"], ["--count", "--kind", "--cpus", "--hang-timeout", "--reset", "--no-wait"]),
+        (["workers"], ["--count", "--kind", "--cpus", "--device", "--hang-timeout", "--reset", "--no-wait"]),
         (["settings"], ["KEY=VALUE", "--reset", "--no-wait", "--timeout", "--json"]),
         (
             ["tune"],

@@ -14,6 +14,7 @@ from tensorwire.manager.config import (
     derive_max_batch_size,
     load_model_config,
     parse_cpus,
+    parse_devices,
     resolve,
 )
 from tensorwire.manager.engines import ENGINES
@@ -85,6 +86,11 @@ def test_cores_are_read_from_numbers_and_ranges() -> None:
     assert parse_cpus("0-2, 5") == {0, 1, 2, 5}
 
 
+def test_devices() -> None:
+    assert parse_devices("1, 0") == ("1", "0")
+    assert parse_devices("GPU-8932f937-d72c-4106-c12f") == ("GPU-8932f937-d72c-4106-c12f",)
+
+
 def test_a_missing_or_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_model_config(tmp_path / "model.toml") == ModelConfig()
     assert load_model_config(write(tmp_path, "")) == ModelConfig()
@@ -151,6 +157,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('[engine]\nkind = "tf"', "engine.kind: found 'tf'; expected one of 'onnxruntime', 'python'"),
         ("[engine]\nintra_op_threads = 0", "engine.intra_op_threads: found 0; expected an integer >= 1"),
         ('[workers]\ncpus = "3-1"', "workers.cpus: found '3-1'; expected core numbers and ranges"),
+        ('[workers]\ndevice = "0,0"', "workers.device: found '0,0'; expected GPUs by number or identifier"),
+        ('[workers]\ndevice = "cuda:0"', "workers.device: found 'cuda:0'; expected GPUs by number"),
         ('[workers]\ncpus = "first"', "workers.cpus: found 'first'; expected core numbers and ranges"),
         ("[workers]\nhang_timeout = -1", "workers.hang_timeout"),
         ('[workers]\nkind = "fiber"', "workers.kind: found 'fiber'; expected one of 'process', 'thread'"),

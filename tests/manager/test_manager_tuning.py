@@ -21,6 +21,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "workers.kind": st.sampled_from(["thread", "process", None]),
     "workers.count": st.none() | st.integers(1, 1024),
     "workers.cpus": st.sampled_from([None, "0", "0-3,6"]),
+    "workers.device": st.sampled_from([None, "0", "1,0"]),
     "workers.hang_timeout": st.floats(0, 86_400),
     "batching.enabled": st.sampled_from([None, True]),
     "batching.max_batch_size": st.none() | st.integers(1, 4096),

@@ -320,11 +320,12 @@ class TestControl:
                     "/models/m/3",
                     ModelConfig(
                         engine=EngineConfig(options={"a": [1, "b", 2.5]}),
-                        workers=WorkersConfig(cpus="0"),
+                        workers=WorkersConfig(cpus="0", device="0,1"),
                         inputs=(TensorSpec("x", "int8", (None, 2), True),),
                     ),
                     (1, 8),
                     20,
+                    "1",
                 ),
                 ("/a", "/b"),
             ),

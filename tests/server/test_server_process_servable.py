@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 from tensorwire.server.processes import servable
+from tensorwire.server.processes.devices import Devices
 from tensorwire.server.processes.framing import ChildSpec
 from tensorwire.server.processes.parent import WorkerProcess
 from tensorwire.server.processes.servable import ProcessServable
@@ -18,6 +19,7 @@ class FakeProcess:
     """Ends at once."""
 
     metadata = None
+    device = None
 
     def __init__(self) -> None:
         self.joined = False
@@ -45,7 +47,7 @@ def test_close_waits_for_whoever_sees_a_released_process_off(monkeypatch: pytest
             super().start()
 
     held = ProcessServable(
-        cast("ChildSpec", SimpleNamespace(model="m", version=1)), cast("Spawner", None), fake
+        cast("ChildSpec", SimpleNamespace(model="m", version=1)), cast("Spawner", None), fake, Devices(())
     )
     assert held.take() is fake
     errors: list[BaseException] = []
