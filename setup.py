@@ -10,7 +10,10 @@ from setuptools import Extension, setup
 
 PUMP = "rpc/pump"
 SHARED = ("wire", "tensors")
-PARTS = (*SHARED, "libzmq", "signatures", "groups", "framed", "replies", "receiver", "exchange")
+PARTS = (
+    *SHARED,
+    *("libzmq", "signatures", "groups", "framed", "replies", "posting", "readings", "receiver", "exchange"),
+)
 CALLS = "server/processes"
 CALLS_PARTS = ("sending", "receiving")
 
