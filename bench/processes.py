@@ -22,6 +22,10 @@ class ChildError(RuntimeError):
     """A child ended, or said nothing, when it should have answered."""
 
 
+class NotBuiltError(RuntimeError):
+    """A program in another language that is to be compared is not there; says why, or what builds it."""
+
+
 class Child:
     """One process with line-wise JSON on stdin and stdout; a context manager that never leaves it running.
 

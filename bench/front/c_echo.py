@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ..child import Ready
-from ..processes import Child
+from ..processes import Child, NotBuiltError
 from ..servers import Server
 
 SOURCE: Final = Path(__file__).parents[1] / "peers" / "echo_c"
@@ -17,12 +17,6 @@ SOURCE: Final = Path(__file__).parents[1] / "peers" / "echo_c"
 BUILT: Final = Path(__file__).parents[2] / "build" / "echo_c"
 _BUILD_SECONDS: Final = 60.0
 _START_SECONDS: Final = 10.0
-#: The process becomes the program: it keeps the id, stdin and stdout that the harness knows.
-_BECOME: Final = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-
-
-class NotBuiltError(RuntimeError):
-    """The program could not be built; says why."""
 
 
 def build(source: Path = SOURCE, out: Path = BUILT) -> Path:
@@ -55,5 +49,5 @@ def start(program: Path, log: Path) -> Generator[Server]:
     Raises:
         ChildError: it did not start.
     """
-    with Child("the echo in C", ["-c", _BECOME, str(program)], log) as child:
+    with Child("the echo in C", [], log, program=program) as child:
         yield Server(child.receive(Ready, _START_SECONDS).address, child.pid)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import models
 import numpy as np
+from front_ends import LONG, until
 from tensorwire.client import Client
 
 if TYPE_CHECKING:
     from conftest import Serve
 
-LONG = 20.0
 X = {"x": np.ones((1, 16), np.float32)}
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.002)
 
 
 def stats(client: Client) -> dict[str, Any]:

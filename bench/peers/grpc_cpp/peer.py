@@ -16,17 +16,13 @@ import msgspec
 
 from ...child import Ready
 from ...load import CpuMeter
-from ...processes import Child, ChildError
+from ...processes import Child, ChildError, NotBuiltError
 from ...recorder import CpuUse, Measurement
 from ...systems import CALL_TIMEOUT
 
 #: Where ``make peers`` leaves the binaries.
 BUILD: Final = Path(__file__).parents[3] / "build" / "peers" / "grpc_cpp"
 _READY_SECONDS: Final = 30.0
-
-
-class NotBuiltError(RuntimeError):
-    """The binaries are not there; the text says how to get them."""
 
 
 class Binaries(NamedTuple):
