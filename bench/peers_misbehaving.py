@@ -3,7 +3,8 @@
 A well-behaved client calls at a constant rate from its own process. Meanwhile come, one after the other:
 a client that asks for large and small answers and never reads one; connections that end, or just stay, in the
 middle of a handshake or of a message; and hundreds of clients that vanish in the middle of a message or with
-requests under way. After each, the server's memory, descriptors and threads must be what they were.
+requests under way. After each, what the server has in use of its heap, its descriptors and its threads must
+be what they were. What the heap keeps for the next burst goes back once nobody calls: the end looks at that.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ _ROW: Final = struct.pack("<16f", *range(16))
 _SMALL: Final = ("x", "float32", (16,), _ROW)
 #: A request large enough to be cut in two.
 _LARGE_NBYTES: Final = 1 << 20
-#: What may stay: the allocator's slack and worker threads that were first needed meanwhile.
+#: What may stay: buffers of threads and connections in the heap; what it keeps of its free memory in quiet
+#: times; worker threads that were first needed meanwhile.
+_USED_SLACK: Final = 4 << 20
 _RSS_SLACK: Final = 24 << 20
 _FDS: Final = 2
 _THREADS: Final = 4
 _SETTLE_SECONDS: Final = 5.0
 _POOL_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 10.0
 #: Rows of 1 MiB that the model may make at a time.
 _WIDE_BATCH: Final = "[batching]\nmax_batch_size = 4\n"
 #: 99th percentile of the others, over what it was before; below the floor (seconds) it is noise.
@@ -101,14 +105,15 @@ def run(settings: PeersSettings) -> Proof:
                 begun = time.monotonic()
                 time.sleep(settings.calm)
                 calm = (begun, time.monotonic())
-                untouched, calls = usage(server.pid), steady.take()
+                look = _onlooker(server.pid, client)
+                untouched, calls = look(), steady.take()
                 # Once without counting: buffers and threads that were never needed are made then, and kept.
                 for _, act in scenarios(settings, server.address):
                     act(_nothing)
-                before = settled_usage(server.pid, allowed(untouched), _POOL_SECONDS)
+                before = settled_usage(look, allowed(untouched), _POOL_SECONDS)
                 steady.take()
                 episodes = [
-                    observe(name, act, server.pid, before, steady)
+                    observe(name, act, look, before, steady)
                     for _ in range(settings.rounds)
                     for name, act in scenarios(settings, server.address)
                 ]
@@ -119,6 +124,7 @@ def run(settings: PeersSettings) -> Proof:
                     "which is what later growth is held against"
                 )
                 proof.raw["pump"] = client.control("stats")["pump"]
+            _verify_quiet(proof, server.pid, untouched)
     proof.seconds = time.monotonic() - started
     return proof
 
@@ -136,6 +142,16 @@ def scenarios(
 
 def _nothing() -> None:
     pass
+
+
+def _onlooker(pid: int, client: Client) -> Callable[[], Usage]:
+    """What sees all that the server uses; it asks the server itself for what is in use of its heap."""
+
+    def look() -> Usage:
+        used: int = client.control("stats")["process"].get("used", 0)
+        return msgspec.structs.replace(usage(pid), used=used)
+
+    return look
 
 
 def warm_up(address: str) -> None:
@@ -220,23 +236,31 @@ def large_request() -> Frames:
 def observe(
     name: str,
     act: Callable[[Callable[[], None]], None],
-    pid: int,
+    look: Callable[[], Usage],
     before: Usage,
     steady: SteadyClient,
 ) -> Episode:
     """Let one kind of bad peer loose, and wait until the server is as before or the patience is over."""
-    seen = [usage(pid)]
+    seen = [look()]
     begun = time.monotonic()
-    act(lambda: seen.append(usage(pid)))
+    act(lambda: seen.append(look()))
     ended = time.monotonic()
-    after = settled_usage(pid, allowed(before), _SETTLE_SECONDS)
-    peak = Usage(max(u.rss for u in seen), max(u.fds for u in seen), max(u.threads for u in seen))
+    after = settled_usage(look, allowed(before), _SETTLE_SECONDS)
+    peak = Usage(*(max(getattr(u, name) for u in seen) for name in ("rss", "fds", "threads", "used")))
     return Episode(name=name, calls=steady.take(), peak=peak, after=after, begun=begun, ended=ended)
 
 
-def allowed(before: Usage) -> Usage:
-    """What counts as no growth."""
-    return Usage(before.rss + _RSS_SLACK, before.fds + _FDS, before.threads + _THREADS)
+def allowed(before: Usage) -> Callable[[Usage], bool]:
+    """What counts as no growth while others call; the heap keeps then what it has."""
+
+    def fits(now: Usage) -> bool:
+        return (
+            now.used <= before.used + _USED_SLACK
+            and now.fds <= before.fds + _FDS
+            and now.threads <= before.threads + _THREADS
+        )
+
+    return fits
 
 
 def windows(calls: Calls, begun: float, ended: float, count: int) -> Spread:
@@ -256,7 +280,8 @@ def _report(
 ) -> None:
     base = windows(calm, *span, settings.windows)
     row = (f"{len(calm.seconds):,}", str(len(calm.failed)), _p99(base))
-    rows = [("(before)", "", *row, mebibytes(before.rss), "", str(before.fds), "", str(before.threads))]
+    memory = (mebibytes(before.used), "", mebibytes(before.rss))
+    rows: list[tuple[str, ...]] = [("(before)", "", *row, *memory, str(before.fds), "", str(before.threads))]
     for episode in episodes:
         p99 = windows(episode.calls, episode.begun, episode.ended, settings.windows)
         rows.append(
@@ -266,8 +291,9 @@ def _report(
                 f"{len(episode.calls.seconds):,}",
                 str(len(episode.calls.failed)),
                 _p99(p99),
+                mebibytes(episode.after.used),
+                mebibytes(episode.peak.used),
                 mebibytes(episode.after.rss),
-                mebibytes(episode.peak.rss),
                 str(episode.after.fds),
                 str(episode.peak.fds),
                 f"{episode.after.threads} (peak {episode.peak.threads})",
@@ -279,7 +305,7 @@ def _report(
     proof.raw["before"] = {"p99": base, "usage": before}
     columns = (
         "bad peers", "s", "others' calls", "failed", "p99 ms (windows)",
-        "MiB after", "peak", "fds after", "peak", "threads",
+        "MiB in use", "peak", "resident", "fds after", "peak", "threads",
     )  # fmt: skip
     proof.figures.append(Figures("well-behaved client and server while peers misbehave", columns, rows))
 
@@ -294,6 +320,15 @@ def _verify(proof: Proof, episode: Episode, base: Spread, p99: Spread, before: U
     limit = max(P99_LIMIT * base.median, P99_FLOOR)
     text = f"{name}: the others' p99 {milliseconds(p99.median)} ms, before {milliseconds(base.median)} ms"
     proof.check(0 < p99.median <= limit, f"{text}; expected <= {milliseconds(limit)} ms")
-    now, most = episode.after, allowed(before)
-    fits = now.rss <= most.rss and now.fds <= most.fds and now.threads <= most.threads
-    proof.check(fits, f"{name}: no growth: {before} -> {now}")
+    proof.check(allowed(before)(episode.after), f"{name}: no growth: {before} -> {episode.after}")
+
+
+def _verify_quiet(proof: Proof, pid: int, untouched: Usage) -> None:
+    """Nobody calls any more: what the heap kept goes back."""
+    most = untouched.rss + _RSS_SLACK
+    now = settled_usage(lambda: usage(pid), lambda seen: seen.rss <= most, _QUIET_SECONDS)
+    text = (
+        f"when nobody calls, memory goes back: {mebibytes(now.rss)} MiB resident, {mebibytes(untouched.rss)}"
+    )
+    proof.check(now.rss <= most, f"{text} before any bad peer; expected <= {mebibytes(most)}")
+    proof.raw["quiet"] = now

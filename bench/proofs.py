@@ -60,14 +60,19 @@ class Proof(msgspec.Struct, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Resources of a process: resident bytes, open descriptors, threads."""
+    """Resources of a process: resident bytes, open descriptors, threads.
+
+    ``used``: bytes in use of its heap, which only the process itself can tell; 0 where it was not asked.
+    """
 
     rss: int
     fds: int
     threads: int
+    used: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rss / _MIB:.1f} MiB, {self.fds} fds, {self.threads} threads"
+        used = f" ({self.used / _MIB:.1f} in use)" if self.used else ""
+        return f"{self.rss / _MIB:.1f} MiB{used}, {self.fds} fds, {self.threads} threads"
 
 
 def usage(pid: int) -> Usage:
@@ -77,13 +82,12 @@ def usage(pid: int) -> Usage:
         return Usage(process.memory_info().rss, process.num_fds(), process.num_threads())
 
 
-def settled_usage(pid: int, limits: Usage, timeout: float) -> Usage:
-    """Resources once they are within ``limits``, or after ``timeout`` seconds: closing takes a moment."""
+def settled_usage(read: Callable[[], Usage], settled: Callable[[Usage], bool], timeout: float) -> Usage:
+    """Resources once they have settled, or after ``timeout`` seconds: closing takes a moment."""
     until = time.monotonic() + timeout
     while True:
-        now = usage(pid)
-        within = now.rss <= limits.rss and now.fds <= limits.fds and now.threads <= limits.threads
-        if within or time.monotonic() > until:
+        now = read()
+        if settled(now) or time.monotonic() > until:
             return now
         time.sleep(_SETTLE_INTERVAL)
 

@@ -13,6 +13,7 @@ import msgspec
 from ..manager import Manager
 from ..manager.config import RouteConfig
 from ..manager.handle import ServableHandle
+from ..manager.heap import read_memory
 from ..manager.in_force import ModelSettings
 from ..rpc.errors import InternalError, InvalidArgumentError, RpcError, UnimplementedError
 from ..rpc.pump import ControlMessage
@@ -173,8 +174,10 @@ class Control:
         _arguments(params, _Nothing)
         assert front_end.pump is not None
         used, budget = self._manager.memory()
+        process = read_memory()
         return {
             "memory": {"used": used, "budget": budget},
+            "process": {} if process is None else process._asdict(),
             "pump": msgspec.structs.asdict(front_end.pump.counters),
             "front_ends": self._acceptors(),
             "versions": [

@@ -174,6 +174,14 @@ class FrontEnd:
         return self._started is not None and self._started.draining
 
     @property
+    def messages(self) -> int:
+        """Messages so far, either way."""
+        if self.pump is None:
+            return 0
+        counters = self.pump.counters
+        return counters.messages + counters.replies
+
+    @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
         return 0 if self._started is None else self._started.in_flight

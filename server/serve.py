@@ -18,6 +18,7 @@ from typing import Final
 
 import zmq
 
+from ..manager.heap import HeapKeeper
 from ..manager.memory import use_one_heap
 from ..rpc.errors import InvalidArgumentError, RpcError
 from .interpreter import tune_interpreter
@@ -28,7 +29,7 @@ from .version import VERSION
 
 _log = logging.getLogger("tensorwire.server")
 
-#: Seconds between two looks at the configuration file, and at how far the loading has got.
+#: Seconds between two looks at the configuration file, at how far the loading has got, and at the heap.
 _TICK: Final = 1.0
 
 
@@ -58,6 +59,7 @@ class Service:
         self._events: SimpleQueue[_Event] = SimpleQueue()
         self._stamp: tuple[int, int, int] | None = None
         self._stopping = ""
+        self._heap = HeapKeeper()
         self._progress: Progress | None = None
 
     def run(self) -> int:
@@ -101,6 +103,7 @@ class Service:
                 self._on_ready()
 
     def _tick(self) -> None:
+        self._heap.look(time.monotonic(), self._server.front_end.messages)
         if self._progress is not None:
             line = self._progress.line(time.monotonic(), self._server.manager.status())
             if line:

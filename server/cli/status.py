@@ -112,6 +112,10 @@ def _print_stats(stats: dict[str, Any]) -> None:
     if memory:
         budget = f" of {format_bytes(memory['budget'])}" if memory["budget"] else ", no limit"
         typer.echo(f"{'memory':<10} {format_bytes(memory['used'])} reserved{budget}")
+    process = stats.get("process")
+    if process:
+        resident, used = format_bytes(process["resident"]), format_bytes(process["used"])
+        typer.echo(f"{'process':<10} {resident} resident, {used} in use of the heap")
     counters = ", ".join(f"{name} {value}" for name, value in stats["pump"].items() if value)
     typer.echo(f"{'messages':<10} {counters or 'none yet'}")
     for other in stats.get("front_ends", ()):
