@@ -1,11 +1,13 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | clean
+#   make demo | test | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | wheels | clean
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
 VENV ?= .venv
 # Arguments for pytest, the demo and the benchmarks: make test ARGS="tests/client -x"
 ARGS ?=
+# Interpreters that `make wheels` builds for.
+PYTHONS ?= python3.11 python3.12 python3.13
 # Processes that share the tests: one for each core; 0 runs them all in one, as a debugger wants it.
 JOBS ?= logical
 
@@ -23,7 +25,7 @@ PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import peers wheel clean
+.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import peers wheel wheels clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -73,6 +75,15 @@ peers:
 
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation
+
+# One wheel for each of these interpreters, all from the same source archive.
+wheels: $(READY)
+	@rm -f dist/*.tar.gz
+	@$(STEP) "source archive in dist/" $(BIN)/python -m build --no-isolation --sdist
+	@for python in $(PYTHONS); do \
+		command -v $$python >/dev/null || { echo "$$python is not there; name those that are: make wheels PYTHONS='...'" >&2; exit 1; }; \
+		$(STEP) "wheel for $$python" $$python -m pip --disable-pip-version-check wheel --no-deps --no-cache-dir --wheel-dir dist dist/*.tar.gz || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
