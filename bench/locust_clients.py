@@ -17,7 +17,7 @@ from .gevent_client import GeventClient
 from .models import INPUT, Array, Case
 from .peers import kserve
 from .peers.grpc_options import CHANNEL_OPTIONS
-from .systems import CALL_TIMEOUT, Answer, SyncCall
+from .systems import Answer, SyncCall
 
 _grpc = cast(Any, grpc)
 _DTYPE: Final = np.dtype("<f4")
@@ -26,7 +26,10 @@ init_gevent()
 
 
 class Connection(Protocol):
-    """A client that all users of one kind share, as the handlers of a service do."""
+    """A client that all users of one kind share, as the handlers of a service do.
+
+    Made of the server's address and the seconds that a call may take.
+    """
 
     def caller(self, case: Case, inputs: Array) -> SyncCall:
         """A call that sends ``inputs`` and gives the outputs by name; other greenlets run meanwhile."""
@@ -44,9 +47,9 @@ class Connection(Protocol):
 class TensorwireConnection:
     """tensorwire's client with :mod:`.gevent_client` around it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float) -> None:
         """``address``: ``tcp://HOST:PORT``."""
-        self._client = GeventClient(address, timeout=CALL_TIMEOUT)
+        self._client = GeventClient(address, timeout=timeout)
         self._client.__enter__()
 
     def caller(self, case: Case, inputs: Array) -> SyncCall:
@@ -66,8 +69,9 @@ class TensorwireConnection:
 class GrpcConnection:
     """grpcio's blocking client, one channel, KServe v2 ``ModelInfer``; gRPC's own support of gevent."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout: float) -> None:
         """``address``: ``HOST:PORT``."""
+        self._timeout = timeout
         self._channel = _grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._infer = self._channel.unary_unary(
             kserve.PATH,
@@ -78,13 +82,13 @@ class GrpcConnection:
     def caller(self, case: Case, inputs: Array) -> SyncCall:
         """See :class:`Connection`."""
         template = kserve.new_request(case.model, INPUT, "FP32", inputs.shape)
-        infer, new = self._infer, type(template)
+        infer, new, timeout = self._infer, type(template), self._timeout
 
         def call() -> Answer:
             request = new()
             request.CopyFrom(template)
             request.raw_input_contents.append(inputs.tobytes())
-            response: kserve.ModelInferResponse = infer(request, timeout=CALL_TIMEOUT)
+            response: kserve.ModelInferResponse = infer(request, timeout=timeout)
             return {
                 tensor.name: np.frombuffer(raw, _DTYPE).reshape(tensor.shape)
                 for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -105,7 +109,7 @@ class GrpcConnection:
 
 
 #: Kind of user -> what makes its connection.
-CONNECT: Final[dict[str, Callable[[str], Connection]]] = {
+CONNECT: Final[dict[str, Callable[[str, float], Connection]]] = {
     "tensorwire": TensorwireConnection,
     "gRPC": GrpcConnection,
 }

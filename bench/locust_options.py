@@ -12,6 +12,7 @@ from locust import LoadTestShape, events
 
 from .models import case_of
 from .ramp import steps_of, users_at
+from .systems import CALL_TIMEOUT
 
 _events = cast(Any, events)
 
@@ -47,6 +48,13 @@ def _options(parser: Any) -> None:
         type=_rate,
         env_var="LOCUST_USER_RATE",
         help="calls a second of each user; 0: the next one follows the answer (default %(default)s)",
+    )
+    group.add_argument(
+        "--call-timeout",
+        default=CALL_TIMEOUT,
+        type=float,
+        env_var="LOCUST_CALL_TIMEOUT",
+        help="seconds that a call may take (default %(default)s)",
     )
     group.add_argument(
         "--steps",

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("locust") is None:
         print("Locust is not installed: pip install 'tensorwire[locust]'", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         return _run(options, further)
     except ChildError as error:
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # SIGTERM unwinds as Ctrl-C does, so that the children are stopped.
+    # SIGTERM unwinds as Ctrl-C does, so that the children are stopped. Ctrl-C has a handler of ours as well: a
+    # shell may have this process ignore it, which Locust would inherit.
     raise KeyboardInterrupt
 
 
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tensorwire.bench.locust_run",
         description=__doc__,
-        epilog="Everything else goes to Locust: --case, --user-rate, --steps and its own options.",
+        epilog="Everything else goes to Locust: --case, --user-rate, --call-timeout and its own options.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -94,7 +96,7 @@ def _run(options: argparse.Namespace, further: list[str]) -> int:
         locust = stack.enter_context(_locust([*command, *further]))
         if options.web and _until_reachable(locust, options.port):
             print(f"web UI: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
-        status = locust.wait()
+        status = _wait(locust, options.web)
     if not options.web:
         print(f"written: {options.out}/locust_stats.csv and others, {options.out}/locust.html")
     return status
@@ -105,7 +107,7 @@ def _command(options: argparse.Namespace, addresses: dict[str, str]) -> list[str
     for kind, address in addresses.items():
         command += [f"--{kind}-address", address]
     if options.web:
-        command += ["--web-host", "127.0.0.1", "--web-port", str(options.port)]
+        command += ["--class-picker", "--web-host", "127.0.0.1", "--web-port", str(options.port)]
     else:
         command += ["--headless", "--only-summary"]
         command += ["--csv", str(options.out / "locust"), "--html", str(options.out / "locust.html")]
@@ -123,6 +125,17 @@ def _locust(command: list[str]) -> Generator[subprocess.Popen[bytes]]:
             _stop(process)
 
 
+def _wait(process: subprocess.Popen[bytes], web: bool) -> int:
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        if not web:
+            raise
+        # That is how one leaves the page.
+        _stop(process)
+        return process.returncode
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
@@ -130,6 +143,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 def _until_reachable(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, cast
 # First, because it patches the standard library, which the others use.
 from locust import User, constant, constant_throughput, events, task
 from locust.env import Environment
+from locust.runners import MasterRunner
 
 from .locust_clients import CONNECT, Connection
 from .models import OUTPUT, case_of
@@ -108,8 +109,11 @@ def _addresses(environment: Environment, **_: Any) -> None:
 
 @_events.test_start.add_listener
 def _connect(environment: Environment, **_: Any) -> None:
-    for user in _classes(environment):
-        user.connection = CONNECT[user.kind](str(environment.host or user.host))
+    # The master of several processes has no users.
+    if not isinstance(environment.runner, MasterRunner):
+        timeout: float = cast(Namespace, environment.parsed_options).call_timeout
+        for user in _classes(environment):
+            user.connection = CONNECT[user.kind](str(environment.host or user.host), timeout)
 
 
 @_events.test_stop.add_listener
