@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # SIGTERM unwinds as Ctrl-C does, so that the children are stopped. Ctrl-C has a handler of ours as well: a
-    # shell may have this process ignore it, which Locust would inherit.
+    # SIGTERM unwinds as Ctrl-C does, so that the children are stopped. Ctrl-C comes here as well: a shell may
+    # have this process ignore it, which Locust would inherit.
     raise KeyboardInterrupt
 
 
