@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from argparse import Namespace
 from itertools import count
 from typing import Any, ClassVar, Final, cast
 
-# First, because it patches the standard library, which the others use.
+import gevent
+
+# Before all others of ours, because it patches the standard library, which they use.
 from locust import User, constant, constant_throughput, events, task
 from locust.env import Environment
 from locust.runners import MasterRunner
@@ -105,6 +108,12 @@ class GrpcUser(InferenceUser):
 def _addresses(environment: Environment, **_: Any) -> None:
     options = cast(Namespace, environment.parsed_options)
     TensorwireUser.host, GrpcUser.host = options.tensorwire_address, options.grpc_address
+
+
+@_events.init.add_listener
+def _interruptible(**_: Any) -> None:
+    # Ctrl-C is for Locust's main greenlet, not for the user that happens to run when it comes.
+    gevent.signal_handler(signal.SIGINT, gevent.getcurrent().throw, KeyboardInterrupt)
 
 
 @_events.test_start.add_listener

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 from tensorwire.bench.ramp import Step, steps_of, users_at
-from tensorwire.bench.servers import start_server
+from tensorwire.bench.servers import free_port, start_server
 
 locust = pytest.mark.skipif(
     find_spec("locust") is None, reason="Locust is not installed: pip install 'tensorwire[locust]'"
@@ -159,12 +158,6 @@ def write_gated(repository: Path, gate: Path) -> None:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 # ---------------------------------------------------------------- the ramp
 
 
@@ -254,7 +247,12 @@ def test_the_page_is_there_until_ctrl_c(tmp_path: Path) -> None:
         server, page = run.stdout.readline(), run.stdout.readline()
         assert server.startswith("tensorwire server: tcp://127.0.0.1:"), log.read_text()
         assert page.startswith("web UI: http://127.0.0.1:"), log.read_text()
-        with urlopen(page.split()[2], timeout=10) as answer:
+        url = page.split()[2]
+        with urlopen(url, timeout=10) as answer:
             assert "TensorwireUser" in answer.read().decode()
+        form = b"user_count=4&spawn_rate=4&user_classes=TensorwireUser&user_rate=0"
+        with urlopen(f"{url}/swarm", form, timeout=10) as answer:
+            assert '"success": true' in answer.read().decode()
         run.send_signal(signal.SIGINT)
         assert run.wait(30) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
