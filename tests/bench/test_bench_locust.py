@@ -206,6 +206,7 @@ def test_a_greenlet_gets_what_becomes_of_its_future() -> None:
 
 
 @locust
+@pytest.mark.slow
 def test_users_of_both_systems_succeed(tmp_path: Path) -> None:
     command = [*RUN, "--steps", "4:1,8:1", "--case", "sized:256", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -236,6 +237,7 @@ def test_failed_calls_are_counted_by_code(tmp_path: Path) -> None:
 
 
 @locust
+@pytest.mark.slow
 def test_the_page_is_there_until_ctrl_c(tmp_path: Path) -> None:
     command = [*RUN, "--web", "--port", str(free_port()), "--only", "tensorwire", "--out", tmp_path]
     log = tmp_path / "log"
