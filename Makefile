@@ -1,5 +1,5 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | wheels | clean
+#   make demo | test | lint | format | bench | bench-quick | bench-locust | bench-import | peers | setup | wheel | wheels | clean
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import peers wheel wheels clean
+.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-locust bench-import peers wheel wheels clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -64,6 +64,10 @@ bench: $(READY)
 	for proof in $(PROOFS:bench-%=%); do run tensorwire.bench $$proof --check; done; \
 	run tensorwire.bench.import_time; \
 	[ -z "$$failed" ] || { echo "not passed:$$failed" >&2; exit 1; }
+
+# Users in Python that Locust starts and counts; ARGS=--web for its page.
+bench-locust: $(READY)
+	@$(BIN)/python -m tensorwire.bench.locust_run $(ARGS)
 
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)

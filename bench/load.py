@@ -11,14 +11,14 @@ import gc
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import psutil
 
 from .models import CASE_OF_NAME, OUTPUT
 from .recorder import CpuUse, Measurement, Recorder, Samples
-from .systems import AsyncCall, AsyncSystem, SyncCall, SyncSystem
+from .systems import CALL_TIMEOUT, AsyncCall, AsyncSystem, SyncCall, SyncSystem
 
 #: Different inputs in a run; callers share them.
 _INPUTS: Final = 16
@@ -30,8 +30,15 @@ _clock = time.perf_counter
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement to make. Times are in seconds.
 
-    ``samples``: every latency is wanted, because other processes make load at the same time; for asynchronous
-    systems only.
+    Attributes:
+        concurrency: callers of a closed loop; in an open loop, the most calls that may be in flight.
+        samples: every latency is wanted, because other processes make load at the same time.
+        arrivals: ``closed``: the next call of a caller starts where its last one ended. ``fixed`` and
+            ``poisson``: calls start when they are due, whatever became of those before, and their latency
+            counts from when they were due.
+        rate: calls a second of an open loop, of all processes together.
+        timeout: of each call.
+        slow_share: share of the calls that are of ``slow_case``; their latency is not counted.
     """
 
     case: str
@@ -39,6 +46,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     warmup: float
     duration: float
     samples: bool = False
+    arrivals: Literal["closed", "fixed", "poisson"] = "closed"
+    rate: float = 0.0
+    timeout: float = CALL_TIMEOUT
+    slow_share: float = 0.0
+    slow_case: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,6 +89,33 @@ CASES: Final[tuple[Case, ...]] = (
 )
 CASE_OF_NAME: Final[dict[str, Case]] = {case.name: case for case in CASES}
 
+#: Bytes of the answer to a request of :func:`sized`.
+SIZED_REPLY: Final = 16
+_SIZED: Final = "sized:"
+
+
+def sized(nbytes: int) -> Case:
+    """A request of so many bytes (a multiple of 4, at least 16) and an answer of :data:`SIZED_REPLY`.
+
+    One model serves every size; its work does not grow with the request.
+    """
+    return Case(f"{_SIZED}{nbytes}", "head", (1, nbytes // 4), _head)
+
+
+def _head(x: Array) -> Array:
+    return x[:, : SIZED_REPLY // 4] * _VECTOR_SCALE
+
+
+def case_of(name: str) -> Case:
+    """The case of that name, those of :func:`sized` included.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name.startswith(_SIZED):
+        return sized(int(name.removeprefix(_SIZED)))
+    return CASE_OF_NAME[name]
+
 
 def build_repository(directory: Path) -> Path:
     """Write the models of :data:`CASES`, each as version 1; returns ``directory``."""
@@ -127,5 +154,16 @@ def build_repository(directory: Path) -> Path:
         ],
         ([3, 224, 224], [10]),
         {"w": _IMAGE_WEIGHT},
+    )
+    write(
+        "head",
+        [node("Slice", [INPUT, "first", "last", "axis"], ["head"]), node("Mul", ["head", "scale"], [OUTPUT])],
+        (["n"], [SIZED_REPLY // 4]),
+        {
+            "first": np.int64([0]),
+            "last": np.int64([SIZED_REPLY // 4]),
+            "axis": np.int64([1]),
+            "scale": _VECTOR_SCALE,
+        },
     )
     return directory

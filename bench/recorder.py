@@ -110,6 +110,19 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     client_cpu_per_request: float
     #: Cores that were busy with something else meanwhile; a disturbed measurement shows here.
     other_cores: float
+    #: Calls a second that an open loop was to start; 0 for a closed loop.
+    offered: float = 0.0
+    #: Latencies in microseconds as a compressed HdrHistogram (V2, base64): 1 us to 60 s, three digits.
+    histogram: str = ""
+    #: Resident bytes at the end, all processes of each side together.
+    server_rss: int = 0
+    client_rss: int = 0
+    #: Answered calls of the slow kind, which are in ``throughput`` but not in the latencies.
+    slow: int = 0
+    #: Calls that were refused (RESOURCE_EXHAUSTED, UNAVAILABLE), and how long their refusal took, seconds.
+    refused: int = 0
+    refused_p50: float = 0.0
+    refused_p99: float = 0.0
 
 
 def summarise(
