@@ -55,6 +55,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         x: where on the axis.
         label: the same for people, such as "64 B".
         variant: what else was varied: "control", "before", ...; empty where nothing was.
+        callers: of all client processes together; 0 in an open loop, or where it is not known.
         failures: rounds that gave no measurement, and why.
     """
 
@@ -63,6 +64,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     x: float
     label: str
     variant: str = ""
+    callers: int = 0
     rounds: list[Measurement] = []
     failures: list[str] = []
 
