@@ -8,8 +8,8 @@ import psutil
 
 #: Client processes that are tried, as far as the memory goes.
 _SIZES: Final = (2, 4, 8, 16, 32)
-#: Of one Python client process with its libraries and buffers, and systems whose clients run at one time.
-_BYTES: Final = 100 << 20
+#: Of one Python client process, without what it shares; systems whose clients run at one time.
+_BYTES: Final = 60 << 20
 _SYSTEMS: Final = 5
 
 

@@ -63,6 +63,7 @@ class Book:
                 x=situation.x,
                 label=situation.label,
                 variant=situation.variant,
+                callers=0 if situation.job.rate else situation.job.concurrency,
                 rounds=[],
                 failures=[],
             )
@@ -101,6 +102,6 @@ def write_suite(suite: Suite, path: Path) -> None:
     os.replace(staged, path)
 
 
-def systems_of(suites: Sequence[ScenarioInfo]) -> list[str]:
+def systems_of(infos: Sequence[ScenarioInfo]) -> list[str]:
     """Every system of some scenarios, each once, in the order of the legends."""
-    return list(dict.fromkeys(system for info in suites for system in info.systems))
+    return list(dict.fromkeys(system for info in infos for system in info.systems))

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from .scenario import Scenario
+from .scenario import Scenario, Situation
 
 #: Seconds that a whole and a quick run take at most, starts included; the rest is for what comes after them.
 FULL_SECONDS: Final = 1080.0
@@ -93,9 +93,15 @@ def start_seconds(scenario: Scenario) -> float:
 
 def round_seconds(scenario: Scenario, timing: Timing) -> float:
     """One round of a scenario."""
-    return len(scenario.situations) * len(scenario.info.systems) * turn_seconds(scenario, timing)
+    turns = sum(turn_seconds(scenario, situation, timing) for situation in scenario.situations)
+    return len(scenario.info.systems) * turns
 
 
-def turn_seconds(scenario: Scenario, timing: Timing) -> float:
+def turn_seconds(scenario: Scenario, situation: Situation, timing: Timing) -> float:
     """One measurement of one system, with its warm-up."""
-    return timing.warmup + timing.duration * scenario.length + _TURN
+    return timing.warmup + measured_seconds(scenario, situation, timing) + _TURN
+
+
+def measured_seconds(scenario: Scenario, situation: Situation, timing: Timing) -> float:
+    """One measurement."""
+    return timing.duration * scenario.length * situation.length

@@ -105,6 +105,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
         engine: the engine called in a loop, with batches of the size that the server made.
         both: the server with the engine.
         predicted: what ``rpc`` and ``engine`` add up to.
+        request: what was asked, for people.
+        batch: rows of the batches that the server made, on average.
     """
 
     system: str
@@ -113,6 +115,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     engine: float
     both: float
     predicted: float
+    request: str = ""
+    batch: float = 0.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 from ..processes import ChildError
 from ..quick import rotated
 from .keep import Book
-from .plan import Timing, round_seconds, start_seconds, turn_seconds
+from .plan import Timing, measured_seconds, round_seconds, start_seconds, turn_seconds
 from .progress import Clock
 from .scenario import Course, Scenario, Situation
 from .stage import RunningStage
@@ -61,8 +61,8 @@ class Rounds:
         self._clock.did(planned * left)
 
     def _round(self, number: int, situations: tuple[Situation, ...]) -> None:
-        seconds = turn_seconds(self._scenario, self._timing)
         for place, situation in enumerate(situations):
+            seconds = turn_seconds(self._scenario, situation, self._timing)
             for system in rotated(self._scenario.info.systems, number + place):
                 if system in self._stage.systems:
                     self._clock.at(f"{self._scenario.key}: {situation.label}: {system}")
@@ -73,7 +73,7 @@ class Rounds:
         job = msgspec.structs.replace(
             situation.job,
             warmup=self._timing.warmup,
-            duration=self._timing.duration * self._scenario.length,
+            duration=measured_seconds(self._scenario, situation, self._timing),
         )
         key = self._scenario.key
         try:

@@ -19,6 +19,7 @@ class Situation:
         job: what is measured; its times are the runner's.
         processes: client processes that share the job's callers.
         quick: whether a quick run has it as well.
+        length: of one measurement, over that of the other situations: what takes long is measured longer.
     """
 
     x: float
@@ -27,11 +28,7 @@ class Situation:
     variant: str = ""
     processes: int = 1
     quick: bool = False
-
-    @property
-    def key(self) -> tuple[float, str]:
-        """Tells it from the others of its scenario."""
-        return self.x, self.variant
+    length: float = 1.0
 
 
 class Stage(Protocol):
@@ -97,6 +94,8 @@ class Scenario:
         models: of :data:`.models.MODELS`, beside those that every repository has.
         length: of one measurement, in the plan's durations.
         extra: seconds that :meth:`Course.begin` takes for each system.
+        executor: threads that run the batches of servers which would else run them in their event loop:
+            right where models compute or wait; 0 where they are so quick that a thread costs more.
         quick_systems: those of a quick run; empty where it does not have the scenario.
     """
 
@@ -106,6 +105,7 @@ class Scenario:
     models: tuple[str, ...] = ()
     length: float = 1.0
     extra: float = 0.0
+    executor: int = 0
     quick_systems: tuple[str, ...] = ()
 
     @property

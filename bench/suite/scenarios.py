@@ -52,6 +52,11 @@ def size_text(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
+def _length(size: int) -> float:
+    """Of a measurement: all callers are to be answered several times."""
+    return 1.0 if size < 1 << 20 else 2.0 if size < 1 << 22 else 4.0
+
+
 def _sizes() -> Scenario:
     sizes = [16 * 4**power for power in range(10)]
     return Scenario(
@@ -67,7 +72,11 @@ def _sizes() -> Scenario:
         ),
         situations=tuple(
             Situation(
-                size, size_text(size), closed(sized(size).name, CALLERS), quick=size in _QUICK_SIZES
+                size,
+                size_text(size),
+                closed(sized(size).name, CALLERS),
+                quick=size in _QUICK_SIZES,
+                length=_length(size),
             )
             for size in sizes
         ),
@@ -120,6 +129,7 @@ def _tail() -> Scenario:
         situations=TailCourse.situations("fixed", 1),
         course=TailCourse,
         models=("tail",),
+        executor=TAIL_WORKERS,
         length=3.0,
         extra=1.0,
         quick_systems=_TAIL_QUICK,
@@ -164,6 +174,7 @@ def _crowd() -> Scenario:
         situations=TailCourse.situations("poisson", min(8, crowd_sizes()[-1])),
         course=TailCourse,
         models=("tail",),
+        executor=TAIL_WORKERS,
         length=3.0,
         extra=1.0,
     )
@@ -192,6 +203,7 @@ def _real() -> Scenario:
         ),
         situations=tuple(Situation(x, label, closed(case, 16)) for x, label, case in cases),
         models=("squeezenet", "tokens"),
+        executor=2,
         length=2.0,
     )
 
@@ -236,6 +248,7 @@ def _overload() -> Scenario:
         situations=OverloadCourse.situations(BUSY),
         course=OverloadCourse,
         models=("busy",),
+        executor=1,
         length=3.0,
         extra=1.0,
     )

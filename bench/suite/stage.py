@@ -3,61 +3,48 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final
 
 import psutil
 
-from ..clients import Clients
 from ..load import Job
+from ..load_clients import open_clients
 from ..models import build_repository
 from ..processes import ChildError, NotBuiltError
 from ..recorder import Measurement
 from ..servers import Server, start_server
-from ..systems import SYSTEMS
+from ..systems import SYSTEMS, LoadClients
 from .models import add_models
 from .results import NotRun
+from .scenario import Scenario
 
 #: Turns of one system that may fail one after the other; then it is given up.
 _PATIENCE: Final = 3
 
-
-class Loads(Protocol):
-    """Connected clients of one system."""
-
-    def measure(self, job: Job, processes: int) -> Measurement:
-        """See :meth:`tensorwire.bench.clients.Clients.measure`."""
-        ...
+#: Servers that can have their batches run in threads.
+_WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads")
 
 
 class RunningStage:
     """See :class:`.scenario.Stage`; a context manager that leaves nothing running.
 
     Args:
-        scenario: its key, for the systems that could not be started.
-        systems: those that are wanted.
-        models: beside those of every repository.
-        processes: client processes of each system.
+        scenario: says which systems are wanted, with which models, and with how many client processes.
         directory: for repositories and logs.
     """
 
-    def __init__(
-        self, scenario: str, systems: Sequence[str], models: tuple[str, ...], processes: int, directory: Path
-    ) -> None:
+    def __init__(self, scenario: Scenario, directory: Path) -> None:
         self.not_run: list[NotRun] = []
         #: System -> why it was given up in the middle.
         self.lost: dict[str, str] = {}
         self._scenario = scenario
-        self._wanted = tuple(systems)
-        self._models = models
-        self._processes = processes
         self._directory = directory
         self._servers: dict[str, Server] = {}
         self._failed_servers: dict[str, str] = {}
-        self._loads: dict[str, Loads] = {}
+        self._loads: dict[str, LoadClients] = {}
         self._closers: dict[str, ExitStack] = {}
         self._failures: dict[str, int] = {}
         self._stack = ExitStack()
@@ -75,12 +62,13 @@ class RunningStage:
         try:
             self._open(system)
         except (ChildError, NotBuiltError, OSError, TimeoutError) as error:
-            self.not_run.append(NotRun(system=system, reason=str(error), scenario=self._scenario))
+            self.not_run.append(NotRun(system=system, reason=str(error), scenario=self._scenario.key))
 
     @property
     def systems(self) -> tuple[str, ...]:
         """Those that run."""
-        return tuple(system for system in self._wanted if system in self._loads and system not in self.lost)
+        wanted = self._scenario.info.systems
+        return tuple(system for system in wanted if system in self._loads and system not in self.lost)
 
     def address(self, system: str) -> str:
         """Where the server of a system listens."""
@@ -131,7 +119,7 @@ class RunningStage:
         if key not in self._servers:
             try:
                 self._servers[key] = self._stack.enter_context(
-                    start_server(key, self._build(key), self._directory)
+                    start_server(key, self._build(key), self._directory, self._flags(key))
                 )
             except Exception as error:
                 self._failed_servers[key] = str(error)
@@ -143,16 +131,20 @@ class RunningStage:
         self._loads[system] = closer.enter_context(self._clients(system))
         self._closers[system] = closer
 
-    def _clients(self, system: str) -> AbstractContextManager[Loads]:
+    def _clients(self, system: str) -> AbstractContextManager[LoadClients]:
         server = self._servers[SYSTEMS[system].server]
-        return Clients(system, server, self._processes, self._directory)
+        return open_clients(system, server, self._scenario.processes, self._directory)
+
+    def _flags(self, key: str) -> tuple[str, ...]:
+        threads = self._scenario.executor
+        return ("--executor", str(threads)) if threads and key in _WITH_EXECUTOR else ()
 
     def _build(self, key: str) -> Path:
         """A repository for each server: one that changes is of one server only."""
         template = self._directory / "models"
         if not template.exists():
             build_repository(template)
-            add_models(template, self._models)
+            add_models(template, self._scenario.models)
         repository = self._directory / f"models-{key}"
         shutil.copytree(template, repository)
         return repository

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Final
 
 from ...client import Client
+from ..environment import cores as cores_here
 from ..load import Job
 from ..models import case_of
 from ..processes import ChildError
@@ -25,7 +25,7 @@ def worker_counts(cores: int | None = None) -> list[int]:
     Args:
         cores: None: those of this machine.
     """
-    most = 2 * (cores or len(os.sched_getaffinity(0)))
+    most = 2 * (cores or cores_here())
     small = [count for count in (1, 2, 3, 4) if count <= most]
     doubled = [2**power for power in range(3, 11) if 2**power < most]
     return sorted({*small, *doubled, most})
