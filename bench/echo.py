@@ -62,7 +62,8 @@ class EchoSystem:
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
 
-    def caller(self, case: Case, inputs: Array) -> SyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> SyncCall:
+        self._socket.rcvtimeo = int(timeout * 1000)
         send, receive = self._socket.send, self._socket.recv
         body, copy = inputs.tobytes(), case.input_bytes < _ZERO_COPY_BYTES
 
@@ -81,7 +82,6 @@ def open_client(address: str) -> Generator[EchoSystem]:
     """Connect to ``tcp://host:port``."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
-        socket.rcvtimeo = int(CALL_TIMEOUT * 1000)
         socket.connect(address)
         yield EchoSystem(socket)
 

@@ -24,8 +24,11 @@ SyncCall = Callable[[], Answer]
 class AsyncSystem(Protocol):
     """A connected client in an event loop."""
 
-    def caller(self, case: Case, inputs: Array) -> AsyncCall:
-        """A call that sends ``inputs`` and gives the outputs by name; what can be prepared once, is."""
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> AsyncCall:
+        """A call that sends ``inputs`` and gives the outputs by name; what can be prepared once, is.
+
+        ``timeout``: seconds after which the call fails, as its own client counts them.
+        """
         ...
 
     def code_of(self, error: Exception) -> str:
@@ -36,7 +39,7 @@ class AsyncSystem(Protocol):
 class SyncSystem(Protocol):
     """A connected blocking client."""
 
-    def caller(self, case: Case, inputs: Array) -> SyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> SyncCall:
         """As :meth:`AsyncSystem.caller`."""
         ...
 

@@ -20,7 +20,7 @@ from tensorwire.bench.processes import Child, ChildError
 from tensorwire.bench.quick import Group, run
 from tensorwire.bench.recorder import Measurement
 from tensorwire.bench.results import Settings
-from tensorwire.bench.systems import ECHO, GRPC
+from tensorwire.bench.systems import CALL_TIMEOUT, ECHO, GRPC
 
 
 def name_of(error: Exception) -> str:
@@ -55,7 +55,7 @@ class FakeSync:
     def __init__(self, *, wrong: bool = False) -> None:
         self.wrong = wrong
 
-    def caller(self, case: Case, inputs: Array) -> Any:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> Any:
         answer = {OUTPUT: case.reference(inputs) + (1 if self.wrong else 0)}
         return lambda: answer
 
