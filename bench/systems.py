@@ -86,6 +86,10 @@ GRPC: Final = "grpc.aio"
 SYNC: Final = "tensorwire sync"
 SPINNING: Final = "tensorwire sync, spinning"
 ECHO: Final = "bare pyzmq echo"
+#: Not systems but ceilings: what the load generator reaches where nothing else has to be done.
+NULL: Final = "null"
+NULL_THREADS: Final = "null threads"
+NULL_LOOP: Final = "null in-process"
 
 SYSTEMS: Final[dict[str, System]] = {
     system.name: system
@@ -96,5 +100,13 @@ SYSTEMS: Final[dict[str, System]] = {
         System(SYNC, "tensorwire", ".peers.tensorwire_client:open_sync", asynchronous=False),
         System(SPINNING, "tensorwire", ".peers.tensorwire_client:open_spinning", asynchronous=False),
         System(ECHO, "echo", ".echo:open_client", asynchronous=False, verified=False),
+        System(NULL, "echo", ".null:open_async", verified=False),
+        System(NULL_THREADS, "echo", ".null:open_threads", asynchronous=False, verified=False),
+        System(NULL_LOOP, "echo", ".null:open_loop", verified=False),
     )
 }
+
+
+def ceiling_of(system: str) -> str:
+    """The null system that tells whether the load generator, not this system, was the bottleneck."""
+    return NULL if SYSTEMS[system].asynchronous else NULL_THREADS
