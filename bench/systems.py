@@ -24,8 +24,11 @@ SyncCall = Callable[[], Answer]
 class AsyncSystem(Protocol):
     """A connected client in an event loop."""
 
-    def caller(self, case: Case, inputs: Array) -> AsyncCall:
-        """A call that sends ``inputs`` and gives the outputs by name; what can be prepared once, is."""
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> AsyncCall:
+        """A call that sends ``inputs`` and gives the outputs by name; what can be prepared once, is.
+
+        ``timeout``: seconds after which the call fails, as its own client counts them.
+        """
         ...
 
     def code_of(self, error: Exception) -> str:
@@ -36,7 +39,7 @@ class AsyncSystem(Protocol):
 class SyncSystem(Protocol):
     """A connected blocking client."""
 
-    def caller(self, case: Case, inputs: Array) -> SyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> SyncCall:
         """As :meth:`AsyncSystem.caller`."""
         ...
 
@@ -83,6 +86,10 @@ GRPC: Final = "grpc.aio"
 SYNC: Final = "tensorwire sync"
 SPINNING: Final = "tensorwire sync, spinning"
 ECHO: Final = "bare pyzmq echo"
+#: Not systems but ceilings: what the load generator reaches where nothing else has to be done.
+NULL: Final = "null"
+NULL_THREADS: Final = "null threads"
+NULL_LOOP: Final = "null in-process"
 
 SYSTEMS: Final[dict[str, System]] = {
     system.name: system
@@ -93,5 +100,13 @@ SYSTEMS: Final[dict[str, System]] = {
         System(SYNC, "tensorwire", ".peers.tensorwire_client:open_sync", asynchronous=False),
         System(SPINNING, "tensorwire", ".peers.tensorwire_client:open_spinning", asynchronous=False),
         System(ECHO, "echo", ".echo:open_client", asynchronous=False, verified=False),
+        System(NULL, "echo", ".null:open_async", verified=False),
+        System(NULL_THREADS, "echo", ".null:open_threads", asynchronous=False, verified=False),
+        System(NULL_LOOP, "echo", ".null:open_loop", verified=False),
     )
 }
+
+
+def ceiling_of(system: str) -> str:
+    """The null system that tells whether the load generator, not this system, was the bottleneck."""
+    return NULL if SYSTEMS[system].asynchronous else NULL_THREADS

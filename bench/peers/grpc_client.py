@@ -33,7 +33,7 @@ class GrpcSystem:
             for channel in channels
         )
 
-    def caller(self, case: Case, inputs: Array) -> AsyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> AsyncCall:
         # What does not change between calls is copied from a template: faster than building it anew.
         template = kserve.new_request(case.model, INPUT, "FP32", inputs.shape)
         stub, new = next(self._stubs), type(template)
@@ -43,7 +43,7 @@ class GrpcSystem:
             request = new()
             request.CopyFrom(template)
             request.raw_input_contents.append(inputs.tobytes())
-            response: kserve.ModelInferResponse = await stub(request, timeout=CALL_TIMEOUT)
+            response: kserve.ModelInferResponse = await stub(request, timeout=timeout)
             return {
                 tensor.name: from_buffer(raw, dtype).reshape(tensor.shape)
                 for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)

@@ -25,9 +25,9 @@ class TensorwireSystem:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    def caller(self, case: Case, inputs: Array) -> AsyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> AsyncCall:
         predict, model, arguments = self._client.predict, case.model, {INPUT: inputs}
-        return lambda: predict(model, arguments)
+        return lambda: predict(model, arguments, timeout=timeout)
 
     def code_of(self, error: Exception) -> str:
         return _code_of(error)
@@ -39,9 +39,9 @@ class SyncTensorwireSystem:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def caller(self, case: Case, inputs: Array) -> SyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> SyncCall:
         predict, model, arguments = self._client.predict, case.model, {INPUT: inputs}
-        return lambda: predict(model, arguments)
+        return lambda: predict(model, arguments, timeout=timeout)
 
     def code_of(self, error: Exception) -> str:
         return _code_of(error)

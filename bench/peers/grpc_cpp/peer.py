@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ...child import Ready
-from ...load import CpuMeter
+from ...meters import CpuMeter
 from ...processes import Child, ChildError, NotBuiltError
 from ...recorder import CpuUse, Measurement
 from ...systems import CALL_TIMEOUT
