@@ -120,9 +120,7 @@ def found_splits(
                 both, rpc = (rates.get((name, situation.x), 0.0) for name in (system, echo))
                 if rows is None or not both or not rpc:
                     continue
-                asked = Asked(
-                    case=situation.job.case, requests=max(1, round(rows)), seconds=_ENGINE_SECONDS
-                )
+                asked = Asked(case=situation.job.case, requests=max(1, round(rows)), seconds=_ENGINE_SECONDS)
                 found.append(_split(system, situation, rows, 1 / rpc, ask(child, asked), 1 / both))
     return found
 

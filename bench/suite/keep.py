@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -34,7 +34,7 @@ class Book:
         self._options = options
         self._scenarios: dict[str, ScenarioInfo] = {}
         self._points: dict[tuple[str, str, float, str], Point] = {}
-        self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun = time.monotonic()
 
     def scenario(self, info: ScenarioInfo) -> None:

@@ -26,7 +26,7 @@ _REPLY_FLOATS: Final = SIZED_REPLY // 4
 
 #: A request that is longer by one number is slow. The shapes differ, so no batch holds both kinds.
 _TAIL: Final = f'''
-"""Answers at once, or after {SLOW_SECONDS * 1e3:g} ms where the request has more than {_QUICK_FLOATS} numbers."""
+"""Answers at once, or after {SLOW_SECONDS * 1e3:g} ms where a request is one number longer."""
 
 import time
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
 
 #: ``(seconds done, seconds in all, what comes next, seconds left)``; the first two as planned.
 Progress = Callable[[float, float, str, float], None]
@@ -24,9 +25,7 @@ class Clock:
         total: seconds that are planned.
     """
 
-    def __init__(
-        self, progress: Progress, total: float, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, progress: Progress, total: float, now: Callable[[], float] = time.monotonic) -> None:
         self._progress = progress
         self._total = total
         self._now = now
@@ -71,7 +70,12 @@ def shown() -> Generator[Progress]:
         yield _Lines()
         return
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
     # Redrawn between measurements only: a thread that draws meanwhile would be part of the load.
     with Bar(*columns, console=console, auto_refresh=False) as bar:
         task = bar.add_task("starting", total=None, left="")

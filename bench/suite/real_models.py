@@ -1,4 +1,4 @@
-"""Real models for the scenario about images and tokens, with inputs and outputs under the benchmark's names."""
+"""Real models for the scenario about images and tokens; inputs and outputs have the benchmark's names."""
 
 from __future__ import annotations
 

@@ -66,12 +66,14 @@ class Rounds:
             for system in rotated(self._scenario.info.systems, number + place):
                 if system in self._stage.systems:
                     self._clock.at(f"{self._scenario.key}: {situation.label}: {system}")
-                    self._turn(system, situation)
+                    self._turn(system, situation, number)
                 self._clock.did(seconds)
 
-    def _turn(self, system: str, situation: Situation) -> None:
+    def _turn(self, system: str, situation: Situation, number: int) -> None:
         job = msgspec.structs.replace(
             situation.job,
+            # Rounds differ in when calls come and which of them are slow; the systems of one do not.
+            seed=number,
             warmup=self._timing.warmup,
             duration=measured_seconds(self._scenario, situation, self._timing),
         )

@@ -14,7 +14,15 @@ import msgspec
 
 from ..environment import Environment
 from ..systems import FUSED, GRPC, options_of, unavailable
-from .extras import CEILINGS, ceilings_of, found_ceilings, found_splits, grpc_batches, splits, tensorwire_batches
+from .extras import (
+    CEILINGS,
+    ceilings_of,
+    found_ceilings,
+    found_splits,
+    grpc_batches,
+    splits,
+    tensorwire_batches,
+)
 from .keep import Book, systems_of
 from .plan import Timing, select, total_seconds
 from .progress import Clock, Progress

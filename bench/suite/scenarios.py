@@ -33,8 +33,8 @@ SMALL: Final = 1024
 _QUICK_SIZES: Final = (64, 4096, 1 << 20)
 _QUICK_CALLERS: Final = (1, 32, 256)
 _NO_MODEL: Final = (
-    "gRPC C++, Triton and Thrift answer with the first bytes of the request: there is no model and no batching "
-    "behind them. All others have the same manager, batching and engine."
+    "gRPC C++, Triton and Thrift answer with the first bytes of the request: there is no model and no "
+    "batching behind them. All others have the same manager, batching and engine."
 )
 _TAIL_QUICK: Final = (FUSED, UNFUSED, GRPC)
 
@@ -64,7 +64,7 @@ def _sizes() -> Scenario:
             key="A",
             title="throughput against request size",
             question="How many requests a second does one client get through, from tiny to large ones?",
-            method=f"Closed loop, {CALLERS} callers in one client process; one float32 tensor in, 16 bytes out.",
+            method=f"Closed loop, {CALLERS} callers in one client process; float32 in, 16 bytes out.",
             axis=Axis(name="request size", unit="bytes"),
             figure="throughput",
             systems=ALL,

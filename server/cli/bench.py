@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from .common import FAILED, USAGE, fail, print_table, table
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from ...bench.suite.results import Suite
 
 app = typer.Typer(
     help="Measure side by side against gRPC and others, and report.",
@@ -37,7 +42,10 @@ _Rounds = Annotated[
 _Duration = Annotated[
     float | None,
     typer.Option(
-        min=0.01, metavar="SECONDS", help="One measurement. Default: what the budget allows.", show_default=False
+        min=0.01,
+        metavar="SECONDS",
+        help="One measurement. Default: what the budget allows.",
+        show_default=False,
     ),
 ]
 _Budget = Annotated[
@@ -132,14 +140,26 @@ def run(
         fail("nothing was measured; see the failures in the results", FAILED)
 
 
-def _check(what: str, given: object, known: object) -> None:
-    from collections.abc import Iterable
-
-    assert isinstance(given, Iterable)
-    assert isinstance(known, dict)
+def _check(what: str, given: Sequence[str], known: Collection[str]) -> None:
     for name in given:
         if name not in known:
             fail(f"{what}: found {name!r}; expected {', '.join(known)}", USAGE)
+
+
+def _tell(suite: Suite, out: Path) -> None:
+    """The answer, and where it is written."""
+    from ...bench.suite.lead import lead
+    from ...bench.suite.verdict import judge
+
+    first = lead(suite, judge(suite))
+    for line in (f"{first.headline} {first.counts}", *first.slower, *first.cautions):
+        typer.echo(line)
+    for each in suite.not_run:
+        where = f" in {each.scenario}" if each.scenario else ""
+        typer.echo(f"not run{where}: {each.system}: {each.reason}")
+    if suite.interrupted:
+        typer.echo("interrupted: what was measured before is kept", err=True)
+    typer.echo(f"took {suite.seconds:,.0f} s; written: {out}/results.json, report.html, summary.md")
 
 
 @app.command("report")
@@ -167,3 +187,12 @@ def compare(old: _File, new: _File) -> None:
 
     shown = render(compared(_read(old), _read(new)))
     Console().print(shown) if sys.stdout.isatty() else typer.echo(as_text(shown), nl=False)
+
+
+def _read(path: Path) -> Suite:
+    from ...bench.suite.command import read_suite
+
+    try:
+        return read_suite(path)
+    except (OSError, ValueError) as error:
+        fail(str(error), USAGE)
