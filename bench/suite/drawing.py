@@ -1,0 +1,179 @@
+"""From a matplotlib figure to SVG that stands in a page: light and dark, no outside references, own ids.
+
+matplotlib is imported when something is drawn. No pyplot: it keeps figures, and looks for a display.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from .styles import Style
+
+#: Drawn in these colours, shown in those of the page (CSS variables) or of a file of its own.
+INK: Final = "#010101"
+FAINT: Final = "#020202"
+GROUND: Final = "#030303"
+_IN_PAGE: Final = {INK: "var(--ink)", FAINT: "var(--line)", GROUND: "var(--ground)"}
+_ALONE: Final = {INK: "#1c2128", FAINT: "#d8dde3", GROUND: "#ffffff"}
+#: Inches: one panel, and what each further one adds. 72 units of the SVG are an inch.
+PANEL: Final = (5.7, 3.5)
+_FURTHER: Final = 5.5
+_SETTINGS: Final[dict[str, Any]] = {
+    # Text stays text: small, sharp, can be searched, and in the page's type.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tensorwire",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+_SVG: Final = "{http://www.w3.org/2000/svg}"
+_XLINK: Final = "{http://www.w3.org/1999/xlink}"
+_REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
+
+
+@contextmanager
+def canvas(
+    panels: int = 1, height: float = PANEL[1], *, width: float = 0.0, share: bool = True
+) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure with so many axes side by side; ``share``: one scale for what is up. Sizes in inches."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_SETTINGS):
+        size = width or PANEL[0] + (panels - 1) * _FURTHER, height
+        figure: Any = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, panels, sharey=share, squeeze=False)[0]
+        yield figure, list(axes)
+
+
+def inline(figure: Any, key: str, alt: str) -> str:
+    """SVG to stand in an HTML page; ``key`` must be unique there, ``alt`` says what is to be seen."""
+    root = _element(figure)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        element.attrib = {
+            name.removeprefix(_XLINK): _local(name.removeprefix(_XLINK), value, key)
+            for name, value in element.attrib.items()
+        }
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"role": "img", "aria-label": alt}
+    return _coloured(ElementTree.tostring(root, "unicode"), _IN_PAGE)
+
+
+def alone(figure: Any, alt: str) -> str:
+    """SVG that is a file, on white."""
+    root = _element(figure)
+    for child in root.findall(f"{_SVG}metadata"):
+        root.remove(child)
+    ground = ElementTree.Element(f"{_SVG}rect", {"width": "100%", "height": "100%", "fill": GROUND})
+    title = ElementTree.Element(f"{_SVG}title")
+    title.text = alt
+    root.insert(0, ground)
+    root.insert(0, title)
+    ElementTree.register_namespace("", _SVG.strip("{}"))
+    ElementTree.register_namespace("xlink", _XLINK.strip("{}"))
+    return _coloured(ElementTree.tostring(root, "unicode"), _ALONE)
+
+
+def _element(figure: Any) -> ElementTree.Element:
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(_SETTINGS):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return ElementTree.fromstring(buffer.getvalue())
+
+
+def _local(name: str, value: str, key: str) -> str:
+    """An attribute whose ids are the page's only."""
+    if name == "id":
+        return f"{key}-{value}"
+    if name == "href" and value.startswith("#"):
+        return f"#{key}-{value[1:]}"
+    return _REFERENCE.sub(rf"url(#{key}-\1)", value)
+
+
+def _coloured(text: str, colours: dict[str, str]) -> str:
+    for drawn, shown in colours.items():
+        text = text.replace(drawn, shown)
+    return text
+
+
+def plainly(value: float, _: object = None) -> str:
+    """A number on an axis."""
+    return f"{value:,.6g}"
+
+
+def scale_up(axes: Any, values: Sequence[float], *, log: bool) -> None:
+    """The upward axis: logarithmic where asked for and possible, with numbers that can be read."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(values), max(values)
+    if log and low > 0:
+        axes.set_yscale("log")
+        room = max(high / low, 1.5) ** 0.06
+        axes.set_ylim(low / room, high * room)
+        wide = high / low > 60
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1,) if wide else (1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(0, (high or 1) * 1.08)
+    axes.yaxis.set_major_formatter(FuncFormatter(plainly))
+
+
+#: matplotlib's codes of a path's segments, and SVG's.
+_SEGMENTS: Final = {1: "M", 2: "L", 3: "Q", 4: "C", 79: "Z"}
+
+
+def swatch(style: Style, *, label: str) -> str:
+    """A short line with a system's marker, as SVG for a legend."""
+    from matplotlib.markers import MarkerStyle
+
+    marker: Any = MarkerStyle(style.marker)
+    path = marker.get_path().transformed(marker.get_transform().scale(7 if style.marker == "*" else 5.5))
+    data = " ".join(
+        f"{_SEGMENTS[int(code)]}{' '.join(f'{value:.2f}' for value in values) if code != 79 else ''}"
+        for values, code in path.iter_segments()
+    )
+    root = ElementTree.Element("svg", {"viewBox": "-17 -6 34 12", "class": "swatch", "role": "img"})
+    root.attrib |= {"aria-label": label, "stroke": style.colour}
+    dash = " ".join(f"{length * 1.5:g}" for length in style.dash)
+    ElementTree.SubElement(
+        root, "path", {"d": "M-16 0H16", "stroke-width": "1.7", "stroke-dasharray": dash or "none"}
+    )
+    fill = style.colour if marker.is_filled() else "none"
+    ElementTree.SubElement(
+        root, "path", {"d": data, "fill": fill, "stroke-width": "1.1", "transform": "scale(1 -1)"}
+    )
+    return ElementTree.tostring(root, "unicode")
