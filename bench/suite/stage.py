@@ -70,9 +70,13 @@ class RunningStage:
         wanted = self._scenario.info.systems
         return tuple(system for system in wanted if system in self._loads and system not in self.lost)
 
+    def server(self, system: str) -> Server:
+        """The server of a system."""
+        return self._servers[SYSTEMS[system].server]
+
     def address(self, system: str) -> str:
-        """Where the server of a system listens."""
-        return self._servers[SYSTEMS[system].server].address
+        """Where it listens."""
+        return self.server(system).address
 
     def repository(self, system: str) -> str:
         """Model repository of the server of a system."""
@@ -101,7 +105,7 @@ class RunningStage:
 
     def _recover(self, system: str, reason: str) -> None:
         self._failures[system] = self._failures.get(system, 0) + 1
-        if not _alive(self._servers[SYSTEMS[system].server].pid):
+        if not _alive(self.server(system).pid):
             self.lose(system, "its server has ended")
         elif self._failures[system] >= _PATIENCE:
             self.lose(system, f"failed {self._failures[system]} times in a row: {reason}")
@@ -132,8 +136,7 @@ class RunningStage:
         self._closers[system] = closer
 
     def _clients(self, system: str) -> AbstractContextManager[LoadClients]:
-        server = self._servers[SYSTEMS[system].server]
-        return open_clients(system, server, self._scenario.processes, self._directory)
+        return open_clients(system, self.server(system), self._scenario.processes, self._directory)
 
     def _flags(self, key: str) -> tuple[str, ...]:
         threads = self._scenario.executor
