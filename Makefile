@@ -1,5 +1,5 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | clean
+#   make demo | test | lint | format | bench | bench-quick | bench-import | bench-peers | setup | wheel | clean
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -20,10 +20,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
+PEERS := grpc_cpp thrift_cpp
+PROOFS := bench-swap bench-malformed bench-overload bench-bad-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import peers wheel clean
+.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import bench-peers bench-triton wheel clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -66,10 +67,19 @@ bench: $(READY)
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
 
-# Systems in other languages that the benchmarks compare, where what they are built of is installed.
-peers:
-	@$(MAKE) --silent --no-print-directory -C bench/peers/grpc_cpp BUILD='$(CURDIR)/build/peers/grpc_cpp'
-	@echo "built: build/peers/grpc_cpp"
+# Systems in other languages that the benchmarks compare. Each is built where what it takes is installed; what
+# is missing for the others is said, and the benchmarks say it again. Fails only where none could be built.
+bench-peers:
+	@built=; for peer in $(PEERS); do \
+		if $(MAKE) --silent --no-print-directory -C bench/peers/$$peer BUILD='$(CURDIR)/build/peers/'$$peer; then \
+			built=yes; echo "built: build/peers/$$peer"; \
+		else echo "not built: $$peer" >&2; fi; \
+	done; [ -n "$$built" ]
+
+# Triton's server, which is inside of a wheel of 55 MB; beside the environment, whose packages it would change.
+bench-triton: $(READY)
+	@$(STEP) "installing tritonserver into build/peers/triton" $(PIP) --quiet --no-deps --upgrade \
+		--target build/peers/triton 'nvidia-pytriton==0.7.0'
 
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation
