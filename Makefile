@@ -1,6 +1,6 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
 #   make demo | test | lint | format | setup | wheel | clean
-#   make bench | bench-quick | bench-proofs | bench-peers | bench-import
+#   make bench | bench-quick | bench-proofs | bench-peers | bench-triton | bench-import
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -21,13 +21,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-PROOFS := bench-swap bench-malformed bench-overload bench-misbehaving bench-workers bench-front
+PEERS := grpc_cpp thrift_cpp
+PROOFS := bench-swap bench-malformed bench-overload bench-bad-peers bench-workers bench-front
 # Proofs that the command calls otherwise: make bench-peers builds peers.
-PROOF_misbehaving := peers
+PROOF_bad-peers := peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick bench-proofs $(PROOFS) bench-peers \
-	bench-import peers wheel clean
+.PHONY: help setup demo test lint format bench bench-quick bench-proofs $(PROOFS) bench-peers bench-triton \
+	bench-import wheel clean
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
@@ -53,7 +54,7 @@ format: $(READY)
 # languages are built where that is possible; those that cannot run are named as not run. Ctrl-C keeps what
 # was measured. ARGS="A B --rounds 5" for some of it: see tensorwire bench run --help.
 bench: setup
-	@$(MAKE) --silent --no-print-directory peers || echo "going on without what could not be built" >&2
+	@$(MAKE) --silent --no-print-directory bench-peers || echo "going on without what could not be built" >&2
 	@$(BIN)/tensorwire bench run $(ARGS)
 
 # Under two minutes, and the expected ratios are checked. Figures worth quoting need a machine that does
@@ -80,12 +81,19 @@ bench-proofs: $(READY)
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
 
-# Systems in other languages that the benchmarks compare, where what they are built of is installed.
-bench-peers: peers
+# Systems in other languages that the benchmarks compare. Each is built where what it takes is installed; what
+# is missing for the others is said, and the benchmarks say it again. Fails only where none could be built.
+bench-peers:
+	@built=; for peer in $(PEERS); do \
+		if $(MAKE) --silent --no-print-directory -C bench/peers/$$peer BUILD='$(CURDIR)/build/peers/'$$peer; then \
+			built=yes; echo "built: build/peers/$$peer"; \
+		else echo "not built: $$peer" >&2; fi; \
+	done; [ -n "$$built" ]
 
-peers:
-	@$(MAKE) --silent --no-print-directory -C bench/peers/grpc_cpp BUILD='$(CURDIR)/build/peers/grpc_cpp'
-	@echo "built: build/peers/grpc_cpp"
+# Triton's server, which is inside of a wheel of 55 MB; beside the environment, whose packages it would change.
+bench-triton: $(READY)
+	@$(STEP) "installing tritonserver into build/peers/triton" $(PIP) --quiet --no-deps --upgrade \
+		--target build/peers/triton 'nvidia-pytriton==0.7.0'
 
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation
