@@ -13,7 +13,7 @@ from tensorwire.bench.load import Job
 from tensorwire.bench.processes import ChildError
 from tensorwire.bench.recorder import Measurement
 from tensorwire.bench.suite import runner
-from tensorwire.bench.suite.command import NothingToRun, Wanted, plan, read_suite, write_reports
+from tensorwire.bench.suite.command import NothingToRun, Wanted, plan, read_suite
 from tensorwire.bench.suite.extras import CEILINGS
 from tensorwire.bench.suite.keep import write_suite
 from tensorwire.bench.suite.plan import Timing, select
@@ -76,7 +76,6 @@ def test_a_run_measures_every_system_in_every_situation(tmp_path: Path) -> None:
     assert suite.environment.memory > 0
     write_suite(suite, tmp_path / "results.json")
     assert read_suite(tmp_path / "results.json") == suite
-    assert all(path.stat().st_size for path in write_reports(suite, tmp_path))
 
 
 def test_what_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +105,10 @@ def test_an_interruption_keeps_what_was_measured() -> None:
 
     def interrupt(done: float, total: float, what: str, left: float) -> None:
         nonlocal turns
-        turns += "B: 1" in what
-        if turns == 2:
-            raise KeyboardInterrupt
+        if "B: 1" in what:
+            turns += 1
+            if turns == 2:
+                raise KeyboardInterrupt
 
     suite, saved = run(tiny(NULL, NULL_THREADS), interrupt)
     assert suite.interrupted
