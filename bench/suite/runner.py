@@ -85,8 +85,9 @@ class Runner:
                 self._run_extra(extra)
         except KeyboardInterrupt:
             self.book.interrupted = True
-        suite = self.book.suite()
-        self._save(suite)
+        finally:
+            suite = self.book.suite()
+            self._save(suite)
         self._clock.finish("interrupted" if suite.interrupted else "done")
         return suite
 
