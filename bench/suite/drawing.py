@@ -144,8 +144,9 @@ def scale_up(axes: Any, values: Sequence[float], *, log: bool) -> None:
         axes.set_yscale("log")
         room = max(high / low, 1.5) ** 0.06
         axes.set_ylim(low / room, high * room)
-        wide = high / low > 60
-        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1,) if wide else (1, 2, 5)))
+        span = high / low
+        subs = (1,) if span > 200 else (1, 2, 5) if span > 12 else (1, 1.5, 2, 3, 5, 7)
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(0, (high or 1) * 1.08)

@@ -15,6 +15,8 @@ from .styles import Style, styles
 
 #: Categories in these scenarios have an order: a line may join them.
 _ORDERED: Final = frozenset("GH")
+#: Values that span more than this factor need a logarithmic scale.
+_LOG_FROM: Final = 10.0
 #: Inches that each bar of a bar plot takes, and what its axis takes.
 _BAR: Final = 0.27
 _BAR_AXIS: Final = 0.75
@@ -63,6 +65,10 @@ class Scene(NamedTuple):
     def some(self, variant: str, x: float | None = None) -> list[Point]:
         """Points of one variant, in one place or all."""
         return [one for one in self.points if one.variant == variant and (x is None or one.x == x)]
+
+    def heading(self, variant: str) -> str:
+        """Over a panel; empty where there is one only."""
+        return (variant or self.info.title) if len(self.variants) > 1 else ""
 
     def any(self, of: Callable[[Measurement], float | str]) -> bool:
         """Whether some round has that."""
@@ -121,7 +127,7 @@ def _figure(scene: Scene, key: str) -> Plot:
         f"{figure.title} against {scene.info.axis.name}",
         label,
         [
-            (variant, scene.some(variant), lambda m: figure.of(m) * figure.factor)
+            (scene.heading(variant), scene.some(variant), lambda m: figure.of(m) * figure.factor)
             for variant in scene.variants
         ],
     )
@@ -152,7 +158,7 @@ def _line_plot(scene: Scene, key: str, title: str, label: str, panels: Sequence[
 
 def _wide(values: Sequence[float]) -> bool:
     """Whether values span so much that only a logarithmic scale shows all of them."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) > 4
+    return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_FROM
 
 
 def _refusals(scene: Scene) -> Plot:
@@ -209,12 +215,12 @@ def _distributions(scene: Scene) -> Plot:
             drawn: list[float] = []
             for panel, variant in zip(axes, variants, strict=True):
                 drawn += distributions(panel, scene.some(variant, x), scene.looks)
-                panel.set_title(variant or ("long tail" if len(variants) > 1 else ""), loc="left")
+                panel.set_title(scene.heading(variant), loc="left")
             axes[0].set_ylabel("latency, ms (lower is better)")
             rescale(axes, drawn, log=True)
             yield figure
 
-    title = f"latency distribution at {scene.info.axis.name} {label}"
+    title = f"latency distribution, {scene.info.axis.name}: {label}"
     return Plot(f"{scene.info.key}-latency", title, _alt(scene, title), len(variants), False, draw)
 
 
