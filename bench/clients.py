@@ -9,11 +9,13 @@ from types import TracebackType
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from .child import Ready
+from .histogram import encode
 from .load import Job, Outcome
 from .processes import Child, ChildError
-from .recorder import Measurement, Samples, merge
+from .recorder import Measurement, Samples, latencies, merge
 from .servers import Server
 from .systems import CALL_TIMEOUT
 
@@ -21,7 +23,7 @@ _READY_SECONDS: Final = 30.0
 
 
 class Clients:
-    """Connected client processes of an asynchronous system; a context manager that never leaves them running.
+    """Connected client processes of a system; a context manager that never leaves them running.
 
     Args:
         system: of :data:`.systems.SYSTEMS`.
@@ -54,17 +56,18 @@ class Clients:
         self._stack.close()
 
     def measure(self, job: Job, processes: int) -> Measurement:
-        """Have the first so many processes share the callers of a job.
+        """Have the first so many processes share the callers of a job, or its rate.
 
         Raises:
             ChildError: a process died or could not measure.
         """
         working = self._children[:processes]
-        for child, callers in zip(working, shares(job.concurrency, processes), strict=True):
-            child.send(msgspec.structs.replace(job, concurrency=callers, samples=True))
+        for child, part in zip(working, parts(job, processes), strict=True):
+            child.send(part)
         # Calls in flight at the end may take their whole timeout.
-        limit = job.warmup + job.duration + 3 * CALL_TIMEOUT
-        return merge([_samples(child, limit) for child in working])
+        limit = job.warmup + job.duration + job.timeout + 2 * CALL_TIMEOUT
+        samples = [_samples(child, limit) for child in working]
+        return msgspec.structs.replace(merge(samples), histogram=encode(latencies(samples)))
 
 
 def _samples(child: Child, limit: float) -> Samples:
@@ -72,6 +75,22 @@ def _samples(child: Child, limit: float) -> Samples:
     if outcome.samples is None:
         raise ChildError(f"{child.name} could not measure: {outcome.failure}")
     return outcome.samples
+
+
+def parts(job: Job, processes: int) -> list[Job]:
+    """What each of so many processes has to do of a job, which has at least as many callers."""
+    return [
+        msgspec.structs.replace(
+            job,
+            concurrency=callers,
+            samples=True,
+            rate=job.rate / processes,
+            # Fixed arrivals of all processes together are evenly spaced; Poisson arrivals are independent.
+            phase=number / job.rate if job.rate else 0.0,
+            seed=int(np.random.SeedSequence((job.seed, number)).generate_state(1)[0]),
+        )
+        for number, callers in enumerate(shares(job.concurrency, processes))
+    ]
 
 
 def shares(callers: int, processes: int) -> Sequence[int]:

@@ -12,8 +12,10 @@ import sys
 import msgspec
 
 from .child import Ready, run_loop, say
-from .load import CpuMeter, Job, Outcome, run_async, run_async_samples, run_sync
-from .systems import SYSTEMS, AsyncSystem, System
+from .load import Job, Outcome, run_async, run_sync
+from .meters import CpuMeter
+from .recorder import Samples, merge
+from .systems import SYSTEMS, System
 
 _decode = msgspec.json.Decoder(Job).decode
 
@@ -23,15 +25,14 @@ async def _serve_async(system: System, address: str, meter: CpuMeter) -> None:
         say(Ready())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             try:
-                say(await _outcome(client, _decode(line), meter, system.verified))
+                job = _decode(line)
+                say(_outcome(job, await run_async(client, job, meter, verified=system.verified)))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
 
 
-async def _outcome(client: AsyncSystem, job: Job, meter: CpuMeter, verified: bool) -> Outcome:
-    if job.samples:
-        return Outcome(samples=await run_async_samples(client, job, meter, verified=verified))
-    return Outcome(measurement=await run_async(client, job, meter, verified=verified))
+def _outcome(job: Job, samples: Samples) -> Outcome:
+    return Outcome(samples=samples) if job.samples else Outcome(measurement=merge([samples]))
 
 
 def _serve_sync(system: System, address: str, meter: CpuMeter) -> None:
@@ -39,8 +40,8 @@ def _serve_sync(system: System, address: str, meter: CpuMeter) -> None:
         say(Ready())
         for line in sys.stdin.buffer:
             try:
-                measurement = run_sync(client, _decode(line), meter, verified=system.verified)
-                say(Outcome(measurement=measurement))
+                job = _decode(line)
+                say(_outcome(job, run_sync(client, job, meter, verified=system.verified)))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from ...manager import Manager, ManagerConfig, ServableHandle
 from ...rpc.errors import UnavailableError
 
 Tensor = np.ndarray[Any, np.dtype[Any]]
+_NO_TURN: Final = nullcontext()
 
 
 class Backend(Protocol):
@@ -40,6 +43,7 @@ class ManagerBackend:
     def __init__(self, repository: Path, *, ready_timeout: float = 30.0) -> None:
         self._manager = Manager(ManagerConfig(repository=repository))
         self._ready_timeout = ready_timeout
+        self._turns: dict[tuple[str, int], threading.Lock] = {}
 
     def __enter__(self) -> ManagerBackend:
         self._manager.start()
@@ -69,11 +73,18 @@ class ManagerBackend:
             if not handle.acquire():
                 raise UnavailableError(f"model {model!r} is being unloaded")
             try:
-                return handle.servable.run(inputs, names)
+                with self._turn(handle):
+                    return handle.servable.run(inputs, names)
             finally:
                 handle.release()
 
         return run
+
+    def _turn(self, handle: ServableHandle) -> AbstractContextManager[object]:
+        """Models that take one call at a time get them so."""
+        if handle.servable.concurrent:
+            return _NO_TURN
+        return self._turns.setdefault((handle.model, handle.version), threading.Lock())
 
     def _handle(self, model: str) -> ServableHandle:
         return self._manager.snapshot.resolve(model, None, None, None, 0.0)

@@ -12,15 +12,18 @@ from typing import Any
 
 import psutil
 import pytest
+from tensorwire.bench.calls import Calls
 from tensorwire.bench.child import Ready
 from tensorwire.bench.cli import main
-from tensorwire.bench.load import CpuMeter, Job, closed_loop, run_sync
+from tensorwire.bench.closed_load import closed_loop
+from tensorwire.bench.load import Job, run_sync
+from tensorwire.bench.meters import CpuMeter
 from tensorwire.bench.models import OUTPUT, Array, Case
 from tensorwire.bench.processes import Child, ChildError
 from tensorwire.bench.quick import Group, run
-from tensorwire.bench.recorder import Measurement
+from tensorwire.bench.recorder import Measurement, merge
 from tensorwire.bench.results import Settings
-from tensorwire.bench.systems import ECHO, GRPC
+from tensorwire.bench.systems import CALL_TIMEOUT, ECHO, GRPC
 
 
 def name_of(error: Exception) -> str:
@@ -41,7 +44,8 @@ def test_closed_loop_keeps_every_caller_busy_and_counts_errors() -> None:
     async def bad() -> Mapping[str, Any]:
         raise OSError("no")
 
-    measurement = asyncio.run(closed_loop([good] * 8 + [bad], 0.01, 0.05, name_of, CpuMeter(os.getpid())))
+    calls = Calls([good] * 8 + [bad], name_of)
+    measurement = merge([asyncio.run(closed_loop(calls, 9, 0.01, 0.05, CpuMeter(os.getpid())))])
     assert most == 8
     assert in_flight == 0
     assert measurement.requests > 8
@@ -55,7 +59,7 @@ class FakeSync:
     def __init__(self, *, wrong: bool = False) -> None:
         self.wrong = wrong
 
-    def caller(self, case: Case, inputs: Array) -> Any:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> Any:
         answer = {OUTPUT: case.reference(inputs) + (1 if self.wrong else 0)}
         return lambda: answer
 
@@ -68,16 +72,14 @@ def job(concurrency: int = 1) -> Job:
 
 
 def test_blocking_loop_measures() -> None:
-    measurement = run_sync(FakeSync(), job(), CpuMeter(os.getpid()))
+    measurement = merge([run_sync(FakeSync(), job(), CpuMeter(os.getpid()))])
     assert measurement.requests > 10
     assert measurement.errors == {}
 
 
-def test_blocking_loop_refuses_wrong_answers_and_several_callers() -> None:
+def test_blocking_loop_refuses_wrong_answers() -> None:
     with pytest.raises(ValueError, match="answered wrongly"):
         run_sync(FakeSync(wrong=True), job(), CpuMeter(os.getpid()))
-    with pytest.raises(ValueError, match="one caller"):
-        run_sync(FakeSync(), job(2), CpuMeter(os.getpid()))
 
 
 def child(code: str, log: Path, **options: Any) -> Child:
