@@ -165,10 +165,8 @@ def cpu_bars(axes: Any, points: Sequence[Point], looks: Mapping[str, Style]) -> 
     systems = [system for system in looks if system in found]
     largest = 0.0
     for place, system in enumerate(systems):
-        server, client = (
-            _median(found[system], of) * 1e6
-            for of in (lambda m: m.server_cpu_per_request, lambda m: m.client_cpu_per_request)
-        )
+        server = _median(found[system], lambda m: m.server_cpu_per_request) * 1e6
+        client = _median(found[system], lambda m: m.client_cpu_per_request) * 1e6
         colour = looks[system].colour
         axes.barh(place, server, 0.66, color=colour, zorder=3)
         axes.barh(place, client, 0.66, left=server, color=colour, alpha=0.4, zorder=3)
@@ -204,7 +202,9 @@ def _bar_axes(axes: Any, names: Sequence[str], largest: float) -> None:
 
 def split_bars(axes: Any, splits: Sequence[Split], looks: Mapping[str, Style]) -> None:
     """For each system what network (full) and engine (pale) add up to, and a mark at what both took."""
-    names = [f"{one.system}, {one.concurrency} callers" for one in splits]
+    from matplotlib.ticker import PercentFormatter
+
+    names = [", ".join(filter(None, (one.system, one.request))) for one in splits]
     for place, one in enumerate(splits):
         whole = one.predicted or 1.0
         colour = looks[one.system].colour
@@ -221,7 +221,7 @@ def split_bars(axes: Any, splits: Sequence[Split], looks: Mapping[str, Style]) -
             fontsize=8,
         )
     _bar_axes(axes, names, max(1.0, *(one.both / (one.predicted or 1.0) for one in splits)) * 1.3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.axvline(1.0, color=FAINT, zorder=1)
     axes.set_xlabel("share of predicted: RPC (full) + engine (pale); line: both together, as measured")
 
