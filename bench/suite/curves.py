@@ -13,8 +13,9 @@ from .figures import answered, number, spread
 from .results import Axis, Point, Split
 from .styles import Style
 
-#: Shares of the requests, as far as the right end of a distribution.
-_LEVELS: Final = tuple(1 - 10 ** (-step / 25) for step in range(101))
+#: Steps for each nine of a distribution, which goes from half of the requests to four nines of them.
+_STEPS: Final = 25
+_LEVELS: Final = (0.5, *(1 - 10 ** (-step / _STEPS) for step in range(8, 4 * _STEPS + 1)))
 _NINES: Final = (
     (0.0, "0 %"),
     (0.5, "50 %"),
@@ -51,6 +52,7 @@ def lines(
     ``dodge``: side by side without a line, where what was varied has no order. Gives all values drawn.
     """
     drawn: list[float] = []
+    places = _situations(axes, [point for some in points.values() for point in some], axis)
     for index, (system, style) in enumerate(looks.items()):
         found = [
             (point, one) for point in points.get(system, ()) if (one := spread(point, figure)) is not None
@@ -58,13 +60,10 @@ def lines(
         if not found:
             continue
         shift = (index / max(1, len(looks) - 1) - 0.5) * 0.6 if dodge else 0.0
-        xs = [point.x + shift for point, _ in found]
+        xs = [places[point.x] + shift for point, _ in found]
         _line(axes, xs, [one for _, one in found], style, joined=not dodge)
-        for x, (point, one) in zip(xs, found, strict=True):
-            face = GROUND if hollow(point) else style.colour
-            _mark(axes, x, one.median, style, face)
+        _marks(axes, xs, found, style, hollow)
         drawn += [value for _, one in found for value in (one.low, one.high)]
-    _situations(axes, [point for some in points.values() for point in some], axis)
     return drawn
 
 
@@ -84,32 +83,44 @@ def _line(axes: Any, xs: Sequence[float], found: Sequence[Spread], style: Style,
     )
 
 
-def _mark(axes: Any, x: float, y: float, style: Style, face: str) -> None:
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker=style.marker,
-        markersize=7 if style.marker == "*" else 5,
-        markeredgewidth=1.1,
-        color=style.colour,
-        markerfacecolor=face,
-        zorder=4,
-    )
+def _marks(
+    axes: Any,
+    xs: Sequence[float],
+    found: Sequence[tuple[Point, Spread]],
+    style: Style,
+    hollow: Callable[[Point], bool],
+) -> None:
+    for limited, face in ((False, style.colour), (True, GROUND)):
+        marked = [
+            (x, one.median) for x, (point, one) in zip(xs, found, strict=True) if hollow(point) == limited
+        ]
+        if marked:
+            axes.plot(
+                *zip(*marked, strict=True),
+                linestyle="none",
+                marker=style.marker,
+                markersize=7 if style.marker == "*" else 5,
+                markeredgewidth=1.1,
+                color=style.colour,
+                markerfacecolor=face,
+                zorder=4,
+            )
 
 
-def _situations(axes: Any, points: Sequence[Point], axis: Axis) -> None:
-    """Labels where was measured."""
+def _situations(axes: Any, points: Sequence[Point], axis: Axis) -> dict[float, float]:
+    """Labels where was measured; gives where on the axis each x is: categories stand evenly."""
     labels = {point.x: point.label for point in sorted(points, key=lambda point: point.x)}
+    places = {x: float(index) if axis.scale == "category" else x for index, x in enumerate(labels)}
     if axis.scale == "log" and labels and min(labels) > 0:
         axes.set_xscale("log")
     elif axis.scale == "category":
-        axes.set_xlim(min(labels) - 0.5, max(labels) + 0.5)
+        axes.set_xlim(-0.5, len(labels) - 0.5)
     step = 1 + (len(labels) - 1) // _LABELS if axis.scale != "category" else 1
     shown = list(labels.items())[::step]
-    axes.set_xticks([x for x, _ in shown], [label for _, label in shown])
+    axes.set_xticks([places[x] for x, _ in shown], [label for _, label in shown])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(axis.name)
+    return places
 
 
 def distributions(axes: Any, points: Sequence[Point], looks: Mapping[str, Style]) -> list[float]:
@@ -134,12 +145,12 @@ def distributions(axes: Any, points: Sequence[Point], looks: Mapping[str, Style]
             linewidth=1.5,
             marker=style.marker,
             markersize=4.5,
-            markevery=25,
+            markevery=[0, *range(_STEPS - 7, len(levels), _STEPS)],
             zorder=3,
         )
         drawn += values
     axes.set_xticks([_nines(level) for level, _ in _NINES], [label for _, label in _NINES])
-    axes.set_xlim(-0.05, 4.1)
+    axes.set_xlim(0.2, 4.1)
     axes.set_xlabel("share of the requests that took no longer")
     return drawn
 
@@ -154,10 +165,8 @@ def cpu_bars(axes: Any, points: Sequence[Point], looks: Mapping[str, Style]) -> 
     systems = [system for system in looks if system in found]
     largest = 0.0
     for place, system in enumerate(systems):
-        server, client = (
-            _median(found[system], of) * 1e6
-            for of in (lambda m: m.server_cpu_per_request, lambda m: m.client_cpu_per_request)
-        )
+        server = _median(found[system], lambda m: m.server_cpu_per_request) * 1e6
+        client = _median(found[system], lambda m: m.client_cpu_per_request) * 1e6
         colour = looks[system].colour
         axes.barh(place, server, 0.66, color=colour, zorder=3)
         axes.barh(place, client, 0.66, left=server, color=colour, alpha=0.4, zorder=3)
@@ -193,7 +202,9 @@ def _bar_axes(axes: Any, names: Sequence[str], largest: float) -> None:
 
 def split_bars(axes: Any, splits: Sequence[Split], looks: Mapping[str, Style]) -> None:
     """For each system what network (full) and engine (pale) add up to, and a mark at what both took."""
-    names = [f"{one.system}, {one.concurrency} callers" for one in splits]
+    from matplotlib.ticker import PercentFormatter
+
+    names = [", ".join(filter(None, (one.system, one.request))) for one in splits]
     for place, one in enumerate(splits):
         whole = one.predicted or 1.0
         colour = looks[one.system].colour
@@ -210,7 +221,7 @@ def split_bars(axes: Any, splits: Sequence[Split], looks: Mapping[str, Style]) -
             fontsize=8,
         )
     _bar_axes(axes, names, max(1.0, *(one.both / (one.predicted or 1.0) for one in splits)) * 1.3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.axvline(1.0, color=FAINT, zorder=1)
     axes.set_xlabel("share of predicted: RPC (full) + engine (pale); line: both together, as measured")
 

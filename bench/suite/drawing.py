@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, cast
 from xml.etree import ElementTree
 
 from .styles import Style
@@ -60,16 +60,22 @@ _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 @contextmanager
 def canvas(
     panels: int = 1, height: float = PANEL[1], *, width: float = 0.0, share: bool = True
-) -> Iterator[tuple[Any, list[Any]]]:
+) -> Generator[tuple[Any, list[Any]]]:
     """A figure with so many axes side by side; ``share``: one scale for what is up. Sizes in inches."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_SETTINGS):
+    with _settings():
         size = width or PANEL[0] + (panels - 1) * _FURTHER, height
         figure: Any = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, panels, sharey=share, squeeze=False)[0]
         yield figure, list(axes)
+
+
+def _settings() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    context: Any = cast(Any, mpl).rc_context
+    return context(_SETTINGS)
 
 
 def inline(figure: Any, key: str, alt: str) -> str:
@@ -107,10 +113,8 @@ def alone(figure: Any, alt: str) -> str:
 
 
 def _element(figure: Any) -> ElementTree.Element:
-    import matplotlib as mpl
-
     buffer = io.StringIO()
-    with mpl.rc_context(_SETTINGS):
+    with _settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return ElementTree.fromstring(buffer.getvalue())
 
@@ -144,8 +148,9 @@ def scale_up(axes: Any, values: Sequence[float], *, log: bool) -> None:
         axes.set_yscale("log")
         room = max(high / low, 1.5) ** 0.06
         axes.set_ylim(low / room, high * room)
-        wide = high / low > 60
-        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1,) if wide else (1, 2, 5)))
+        span = high / low
+        subs = (1,) if span > 200 else (1, 2, 5) if span > 12 else (1, 1.5, 2, 3, 5, 7)
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(0, (high or 1) * 1.08)

@@ -16,6 +16,8 @@ NO_DIFFERENCE: Final = "no difference shown"
 BASELINE: Final = "grpc.aio"
 #: From this share of the generator's own ceiling on, a result may be the generator's.
 NEAR_CEILING: Final = 0.8
+#: Name of the axis of a scenario that varies the processes of the generator.
+CLIENT_PROCESSES: Final = "client processes"
 #: With fewer rounds than this there is no spread, so no difference can be shown.
 ENOUGH_ROUNDS: Final = 2
 
@@ -108,7 +110,10 @@ def share_of_ceiling(suite: Suite, point: Point) -> float | None:
     """Throughput over what the generator reaches with as many callers; None where that is not known.
 
     The ceiling with the nearest number of callers counts; where the callers are not known, the highest.
+    Ceilings are of one client process, so nothing is known of several.
     """
+    if _several_processes(suite, point):
+        return None
     rate = spread(point, FIGURES["throughput"].of)
     fitting = [one for one in suite.ceilings if point.system in one.systems and one.throughput > 0]
     if rate is None or not fitting or not is_measured_for_itself(point.system):
@@ -119,6 +124,12 @@ def share_of_ceiling(suite: Suite, point: Point) -> float | None:
 def is_measured_for_itself(system: str) -> bool:
     """Whether a result of the system is to be judged; the null server is the ceiling itself."""
     return not system.startswith("null")
+
+
+def _several_processes(suite: Suite, point: Point) -> bool:
+    return point.x > 1 and any(
+        info.key == point.scenario and info.axis.name == CLIENT_PROCESSES for info in suite.scenarios
+    )
 
 
 def _ceiling(fitting: Sequence[Ceiling], callers: int) -> Ceiling:

@@ -27,15 +27,15 @@ class Drawn(NamedTuple):
     title: str
     svg: Any
     wide: bool
-    hollow: bool
 
 
 class Section(NamedTuple):
-    """A scenario as the template wants it. ``legend``: (swatch, system)."""
+    """A scenario as the template wants it. ``legend``: (swatch, system); ``hollow``: some marks are."""
 
     info: ScenarioInfo
     plots: list[Drawn]
     legend: list[tuple[Any, str]]
+    hollow: bool
     table: Table
     missing: str
 
@@ -86,10 +86,12 @@ def _content(suite: Suite, verdict: Verdict, first: Lead) -> dict[str, Any]:
 
 def _section(suite: Suite, info: ScenarioInfo) -> Section:
     looks = Scene.of(suite, info).looks
+    plots = scenario_plots(suite, info)
     return Section(
         info=info,
-        plots=[_drawn(plot) for plot in scenario_plots(suite, info)],
+        plots=[_drawn(plot) for plot in plots],
         legend=_legend(list(looks)),
+        hollow=any(plot.hollow for plot in plots),
         table=scenario_table(suite, info),
         missing=notes.missing_line(suite, info),
     )
@@ -106,4 +108,4 @@ def _drawn(plot: Plot) -> Drawn:
 
     with plot.draw() as figure:
         svg = Markup(inline(figure, plot.key, plot.alt))
-    return Drawn(plot.title, svg, plot.panels > 1, plot.hollow)
+    return Drawn(plot.title, svg, plot.panels > 1)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from ..recorder import Measurement
 from .curves import by_system, cpu_bars, distributions, lines, rescale, split_bars
 from .drawing import PANEL, canvas
-from .figures import FIGURES, answered, near_ceiling, points_of, systems_of
+from .figures import FIGURES, answered, near_ceiling, points_of, situations, systems_of
 from .results import Point, ScenarioInfo, Suite
 from .styles import Style, styles
 
 #: Categories in these scenarios have an order: a line may join them.
 _ORDERED: Final = frozenset("GH")
+#: Values that span more than this factor need a logarithmic scale.
+_LOG_FROM: Final = 10.0
+#: Distributions side by side.
+_MOST_PANELS: Final = 3
 #: Inches that each bar of a bar plot takes, and what its axis takes.
 _BAR: Final = 0.27
 _BAR_AXIS: Final = 0.75
@@ -56,13 +60,24 @@ class Scene(NamedTuple):
         return list(dict.fromkeys(point.variant for point in self.points))
 
     @property
+    def situations(self) -> list[list[Point]]:
+        """The points of each (variant, x)."""
+        return [
+            [one for one in self.points if (one.variant, one.x) == key] for key in situations(self.points)
+        ]
+
+    @property
     def xs(self) -> list[float]:
         """Ascending."""
         return sorted({point.x for point in self.points})
 
-    def some(self, variant: str, x: float | None = None) -> list[Point]:
-        """Points of one variant, in one place or all."""
-        return [one for one in self.points if one.variant == variant and (x is None or one.x == x)]
+    def some(self, variant: str) -> list[Point]:
+        """Points of one variant."""
+        return [one for one in self.points if one.variant == variant]
+
+    def heading(self, variant: str) -> str:
+        """Over a panel; empty where there is one only."""
+        return (variant or self.info.title) if len(self.variants) > 1 else ""
 
     def any(self, of: Callable[[Measurement], float | str]) -> bool:
         """Whether some round has that."""
@@ -84,7 +99,7 @@ def scenario_plots(suite: Suite, info: ScenarioInfo) -> list[Plot]:
         found.append(_figure(scene, info.figure))
         if info.figure == "throughput":
             found.append(_figure(scene, "p99"))
-    if scene.any(lambda m: m.histogram) and (info.figure != "throughput" and info.axis.scale != "category"):
+    if info.figure != "throughput" and scene.any(lambda m: m.histogram):
         found.append(_distributions(scene))
     if scene.any(lambda m: m.refused):
         found.append(_refusals(scene))
@@ -102,7 +117,7 @@ def split_plot(suite: Suite) -> Plot | None:
     looks = styles([one.system for one in suite.splits])
 
     @contextmanager
-    def draw() -> Iterator[Any]:
+    def draw() -> Generator[Any]:
         with canvas(1, _BAR_AXIS + 1.6 * _BAR * len(suite.splits), width=PANEL[0] * 1.6) as (figure, (axes,)):
             split_bars(axes, suite.splits, looks)
             yield figure
@@ -115,16 +130,17 @@ def _figure(scene: Scene, key: str) -> Plot:
     figure = FIGURES[key]
     direction = "higher" if figure.more_is_better else "lower"
     label = f"{figure.title}, {figure.unit} ({direction} is better)"
-    return _line_plot(
-        scene,
-        key,
-        f"{figure.title} against {scene.info.axis.name}",
-        label,
-        [
-            (variant, scene.some(variant), lambda m: figure.of(m) * figure.factor)
-            for variant in scene.variants
-        ],
-    )
+    panels: list[_Panel] = [
+        (heading, points, lambda m: figure.of(m) * figure.factor) for heading, points in _panels(scene)
+    ]
+    return _line_plot(scene, key, f"{figure.title} against {scene.info.axis.name}", label, panels)
+
+
+def _panels(scene: Scene) -> list[tuple[str, list[Point]]]:
+    """One for each variant; one for all where they do not share a place on the axis."""
+    if len(scene.situations) == len(scene.xs):
+        return [("", scene.points)]
+    return [(scene.heading(variant), scene.some(variant)) for variant in scene.variants]
 
 
 #: One set of axes: what stands over it, the points, the figure.
@@ -136,7 +152,7 @@ def _line_plot(scene: Scene, key: str, title: str, label: str, panels: Sequence[
     dodge = axis.scale == "category" and scene.info.key not in _ORDERED
 
     @contextmanager
-    def draw() -> Iterator[Any]:
+    def draw() -> Generator[Any]:
         with canvas(len(panels)) as (figure, axes):
             drawn: list[float] = []
             for panel, (heading, points, of) in zip(axes, panels, strict=True):
@@ -152,16 +168,14 @@ def _line_plot(scene: Scene, key: str, title: str, label: str, panels: Sequence[
 
 def _wide(values: Sequence[float]) -> bool:
     """Whether values span so much that only a logarithmic scale shows all of them."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) > 4
+    return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_FROM
 
 
 def _refusals(scene: Scene) -> Plot:
+    points = [point for point in scene.points if any(m.refused for m in answered(point))]
     panels: list[_Panel] = [
-        (name, [point for point in scene.points if any(m.refused for m in point.rounds)], of)
-        for name, of in (
-            ("p50", lambda m: m.refused_p50 * 1e3),
-            ("p99", lambda m: m.refused_p99 * 1e3),
-        )
+        ("p50", points, lambda m: m.refused_p50 * 1e3),
+        ("p99", points, lambda m: m.refused_p99 * 1e3),
     ]
     title = "how long a refusal takes"
     return _line_plot(scene, "refusal", title, "time to refusal, ms (lower is better)", panels)
@@ -179,43 +193,49 @@ def _cpu_lines(scene: Scene) -> Plot:
 
 
 def _cpu_bars(scene: Scene) -> Plot:
-    variant = scene.variants[0]
-    shown = scene.xs if len(scene.xs) <= 2 else [scene.xs[0], scene.xs[-1]]
-    panels = [scene.some(variant, x) for x in shown]
-    panels = [points for points in panels if points]
+    """Of the first situation and the last."""
+    found = scene.situations
+    panels = found if len(found) <= 2 else [found[0], found[-1]]
 
     @contextmanager
-    def draw() -> Iterator[Any]:
+    def draw() -> Generator[Any]:
         height = _BAR_AXIS + 0.25 + _BAR * len(scene.looks)
         with canvas(len(panels), max(height, 1.6), share=False) as (figure, axes):
             for panel, points in zip(axes, panels, strict=True):
                 cpu_bars(panel, points, scene.looks)
-                panel.set_title(f"{scene.info.axis.name} {points[0].label}", loc="left")
+                panel.set_title(_told(scene, points[0]), loc="left")
             yield figure
 
-    title = f"CPU time per request{f', {variant}' if variant else ''}"
+    title = "CPU time per request"
     return Plot(f"{scene.info.key}-cpu", title, _alt(scene, title), len(panels), False, draw)
 
 
 def _distributions(scene: Scene) -> Plot:
-    """Where most was asked; one panel a variant."""
-    x = scene.xs[-1]
-    variants = [variant for variant in scene.variants if scene.some(variant, x)]
-    label = scene.some(variants[0], x)[0].label
+    """Of every situation; where there are many, of those at the far end of the axis."""
+    found = scene.situations
+    if len(found) > _MOST_PANELS:
+        found = [points for points in found if points[0].x == scene.xs[-1]]
 
     @contextmanager
-    def draw() -> Iterator[Any]:
-        with canvas(len(variants), PANEL[1] + 0.3) as (figure, axes):
+    def draw() -> Generator[Any]:
+        with canvas(len(found), PANEL[1] + 0.3) as (figure, axes):
             drawn: list[float] = []
-            for panel, variant in zip(axes, variants, strict=True):
-                drawn += distributions(panel, scene.some(variant, x), scene.looks)
-                panel.set_title(variant or ("long tail" if len(variants) > 1 else ""), loc="left")
+            for panel, points in zip(axes, found, strict=True):
+                drawn += distributions(panel, points, scene.looks)
+                panel.set_title(_told(scene, points[0]), loc="left")
             axes[0].set_ylabel("latency, ms (lower is better)")
             rescale(axes, drawn, log=True)
             yield figure
 
-    title = f"latency distribution at {scene.info.axis.name} {label}"
-    return Plot(f"{scene.info.key}-latency", title, _alt(scene, title), len(variants), False, draw)
+    title = "latency distribution"
+    return Plot(f"{scene.info.key}-latency", title, _alt(scene, title), len(found), False, draw)
+
+
+def _told(scene: Scene, point: Point) -> str:
+    """Over a panel of one situation."""
+    if scene.info.axis.scale == "category":
+        return point.label
+    return ", ".join(filter(None, (point.variant, f"{scene.info.axis.name} {point.label}")))
 
 
 def _alt(scene: Scene, title: str) -> str:

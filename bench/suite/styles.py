@@ -19,9 +19,9 @@ class Style(NamedTuple):
 #: Shades that can be told apart by people who see colours differently, on a light and on a dark ground:
 #: tensorwire blue to teal, gRPC in Python orange to red, gRPC in C++ yellow, Triton green, Thrift purple.
 _SHADES: Final[dict[Family, tuple[str, ...]]] = {
-    "tensorwire": ("#1f77d0", "#3fa7f5", "#1aa6b7", "#5b7fe0", "#7cc0e8"),
+    "tensorwire": ("#1f6fd0", "#3a9ff0", "#0f9fa8", "#6f7be0", "#4c8fa8"),
     "grpc": ("#d9480f", "#f08c3a", "#b5563c"),
-    "grpc c++": ("#b8860b", "#d9b310"),
+    "grpc c++": ("#94720c", "#c9a016"),
     "triton": ("#5f9e1f",),
     "thrift": ("#a855c7", "#d07ab8"),
     "reference": ("#8a929b", "#6b737c"),

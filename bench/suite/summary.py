@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from .figures import BASELINE, number, points_of
 from .lead import Lead, lead
@@ -23,6 +24,8 @@ from .results import ScenarioInfo, Suite
 from .tables import CEILING_MARK, scenario_table
 from .verdict import judge
 
+#: Alignment of columns of figures.
+_FIGURES: Final[tuple[Side, ...]] = ("right",) * 6
 #: Scenario -> (what it shows, address relative to the page) of its plots.
 Pictures = Mapping[str, Sequence[tuple[str, str]]]
 
@@ -106,18 +109,27 @@ def _scenario(suite: Suite, info: ScenarioInfo, pictures: Sequence[tuple[str, st
 
 
 def _split(suite: Suite) -> list[str]:
-    heads = ["system", "callers", "RPC only µs", "engine only µs", "predicted µs", "both µs"]
+    heads = [
+        "system",
+        "request",
+        "callers",
+        "rows a batch",
+        "RPC only µs",
+        "engine only µs",
+        "predicted µs",
+        "both µs",
+    ]
     rows = [
         [
             one.system,
+            one.request,
             str(one.concurrency),
+            number(one.batch),
             *(number(seconds * 1e6) for seconds in (one.rpc, one.engine, one.predicted, one.both)),
         ]
         for one in suite.splits
     ]
-    return (
-        [SPLIT_NOTE, grid(heads, rows, ("left", "right", "right", "right", "right", "right"))] if rows else []
-    )
+    return [SPLIT_NOTE, grid(heads, rows, ("left", "left", *_FIGURES))] if rows else []
 
 
 def _ceilings(suite: Suite) -> list[str]:
