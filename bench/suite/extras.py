@@ -40,7 +40,17 @@ def _info(key: str, systems: tuple[str, ...]) -> ScenarioInfo:
     )
 
 
-def ceilings_of(scenarios: Sequence[Scenario]) -> Scenario | None:
+def beside(scenarios: Sequence[Scenario], *, apart: bool) -> list[Scenario]:
+    """What is measured beside scenarios; its results are no points.
+
+    Args:
+        apart: network and computing apart as well, not only what the load generator can do.
+    """
+    ceilings = _ceilings(scenarios)
+    return [*([ceilings] if ceilings is not None else []), *([splits()] if apart else [])]
+
+
+def _ceilings(scenarios: Sequence[Scenario]) -> Scenario | None:
     """The null systems with the numbers of callers that scenarios have in closed loops, one process each."""
     callers = {
         situation.job.concurrency

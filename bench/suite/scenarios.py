@@ -122,7 +122,7 @@ def _tail() -> Scenario:
         course=TailCourse,
         models=("tail",),
         executor=TAIL_WORKERS,
-        length=3.0,
+        length=5.0,
         extra=1.0,
         quick_systems=_TAIL_QUICK,
     )
@@ -167,7 +167,7 @@ def _crowd() -> Scenario:
         course=TailCourse,
         models=("tail",),
         executor=TAIL_WORKERS,
-        length=3.0,
+        length=5.0,
         extra=1.0,
     )
 
