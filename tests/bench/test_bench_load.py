@@ -16,9 +16,9 @@ from tensorwire.bench.calls import Calls
 from tensorwire.bench.child import Ready
 from tensorwire.bench.cli import main
 from tensorwire.bench.closed_load import closed_loop
-from tensorwire.bench.load import Job, run_sync
+from tensorwire.bench.load import Job, run_sync, verify_sync
 from tensorwire.bench.meters import CpuMeter
-from tensorwire.bench.models import OUTPUT, Array, Case
+from tensorwire.bench.models import CASE_OF_NAME, OUTPUT, Array, Case
 from tensorwire.bench.processes import Child, ChildError
 from tensorwire.bench.quick import Group, run
 from tensorwire.bench.recorder import Measurement, merge
@@ -77,9 +77,9 @@ def test_blocking_loop_measures() -> None:
     assert measurement.errors == {}
 
 
-def test_blocking_loop_refuses_wrong_answers() -> None:
+def test_wrong_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="answered wrongly"):
-        run_sync(FakeSync(wrong=True), job(), CpuMeter(os.getpid()))
+        verify_sync(FakeSync(wrong=True), CASE_OF_NAME["64 B"])
 
 
 def child(code: str, log: Path, **options: Any) -> Child:
