@@ -115,5 +115,6 @@ SERVERS: Final[dict[str, _Start]] = {
     "grpc echo": _module("peers.grpc_echo", models=False),
     "grpc c++ callback": _grpc_cpp("server"),
     "grpc c++ async": _grpc_cpp("async_server"),
+    "thrift": _module("peers.thrift.server"),
     "echo": _module("echo", models=False),
 }

@@ -242,6 +242,15 @@ SYSTEMS: Final[dict[str, System]] = {
             f"C++, {_CPP}",
             probe=".peers.grpc_cpp.peer:missing",
         ),
+        System(
+            THRIFT,
+            "thrift",
+            ".peers.thrift.client:open_client",
+            asynchronous=False,
+            modules=("thriftpy2",),
+            options="thriftpy2 with its Cython binary protocol, framed; TThreadedServer, whose threads batch "
+            "among themselves; a connection for each call in flight",
+        ),
         System(SYNC, "tensorwire", _TENSORWIRE + "open_sync", asynchronous=False),
         System(SPINNING, "tensorwire", _TENSORWIRE + "open_spinning", asynchronous=False),
         System(ECHO, "echo", ".echo:open_client", asynchronous=False, verified=False),
