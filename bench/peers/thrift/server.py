@@ -62,7 +62,8 @@ class _Listener(cast(Any, TServerSocket)):
 
     def listen(self) -> None:
         if self.sock is None:
-            cast(Any, super()).listen()
+            parent: Any = super()
+            parent.listen()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
