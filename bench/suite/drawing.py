@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, cast
 from xml.etree import ElementTree
@@ -155,6 +155,34 @@ def scale_up(axes: Any, values: Sequence[float], *, log: bool) -> None:
     else:
         axes.set_ylim(0, (high or 1) * 1.08)
     axes.yaxis.set_major_formatter(FuncFormatter(plainly))
+
+
+def legend(figure: Any, looks: Mapping[str, Style], *, hollow: bool) -> None:
+    """Below the plot, for a file of its own; a page has its legend as text."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [
+        Line2D(
+            [],
+            [],
+            color=style.colour,
+            linestyle=(0, style.dash) if style.dash else "-",
+            marker=style.marker,
+            markersize=5,
+            label=system,
+        )
+        for system, style in looks.items()
+    ]
+    if hollow:
+        told = "hollow: may be limited by the generator"
+        handles.append(
+            Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor=GROUND, label=told)
+        )
+    if handles:
+        columns = 3 if figure.get_figwidth() < 8 else 6
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        rows = -(-len(handles) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 
 
 #: matplotlib's codes of a path's segments, and SVG's.
