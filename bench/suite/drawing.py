@@ -54,6 +54,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 _SVG: Final = "{http://www.w3.org/2000/svg}"
 _XLINK: Final = "{http://www.w3.org/1999/xlink}"
+_LONG: Final = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 
 
@@ -116,7 +117,9 @@ def _element(figure: Any) -> ElementTree.Element:
     buffer = io.StringIO()
     with _settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return ElementTree.fromstring(buffer.getvalue())
+    # Hundredths of a point are more than a screen shows, and half of the file is figures.
+    short = _LONG.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), buffer.getvalue())
+    return ElementTree.fromstring(short)
 
 
 def _local(name: str, value: str, key: str) -> str:
@@ -174,13 +177,21 @@ def legend(figure: Any, looks: Mapping[str, Style], *, hollow: bool) -> None:
         for system, style in looks.items()
     ]
     if hollow:
-        told = "hollow: may be limited by the generator"
+        told = "near the generator's limit"
         handles.append(
             Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor=GROUND, label=told)
         )
     if handles:
         columns = 3 if figure.get_figwidth() < 8 else 6
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize=8,
+            columnspacing=1.2,
+            handletextpad=0.5,
+        )
         rows = -(-len(handles) // columns)
         figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 

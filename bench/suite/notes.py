@@ -35,10 +35,15 @@ def setting_lines(suite: Suite) -> list[str]:
     rounds = f"{settings.rounds} interleaved rounds" if settings.rounds != 1 else "1 round"
     return [
         *suite.environment.lines(),
-        f"{rounds} of {settings.duration:g} s, each after {settings.warmup:g} s of warm-up; "
-        "median over the rounds, ± half their range",
+        f"{rounds} of {settings.duration:g} s, longer in some scenarios, each after at least "
+        f"{settings.warmup:g} s of warm-up; median over the rounds, ± half their range",
         f"started {suite.started or 'at an unknown time'}, took {suite.seconds:,.0f} s{interrupted}",
     ]
+
+
+def method_line(info: ScenarioInfo) -> str:
+    """How a scenario was measured, and for how long each time."""
+    return f"{info.method} Each measurement takes {info.seconds:g} s." if info.seconds else info.method
 
 
 def missing_line(suite: Suite, info: ScenarioInfo) -> str:

@@ -17,6 +17,7 @@ from .notes import (
     SPLIT_NOTE,
     TAIL_NOTE,
     failure_lines,
+    method_line,
     missing_line,
     setting_lines,
 )
@@ -94,7 +95,7 @@ def _setting(suite: Suite) -> list[str]:
 
 
 def _scenario(suite: Suite, info: ScenarioInfo, pictures: Sequence[tuple[str, str]]) -> list[str]:
-    parts = [f"*{escaped(info.question)}* {escaped(info.method)}"]
+    parts = [f"*{escaped(info.question)}* {escaped(method_line(info))}"]
     parts += _pictures(pictures)
     if not points_of(suite, info):
         return [*parts, "Nothing was measured."]
