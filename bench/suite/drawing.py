@@ -27,6 +27,8 @@ _SETTINGS: Final[dict[str, Any]] = {
     # Text stays text: small, sharp, can be searched, and in the page's type.
     "svg.fonttype": "none",
     "svg.hashsalt": "tensorwire",
+    # A dollar in a name is a dollar.
+    "text.parse_math": False,
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9.5,
