@@ -35,7 +35,15 @@ _KERNEL_SETTINGS: Final = {
 }
 _GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 #: Variables that change how a system under test runs.
-_VARIABLES: Final = ("TENSORWIRE_", "GRPC_", "OMP_", "MALLOC_", "PYTHONMALLOC", "UV_")
+_VARIABLES: Final = (
+    "TENSORWIRE_",
+    "GRPC_POLL",
+    "GRPC_EXPERIMENTS",
+    "GRPC_TRACE",
+    "OMP_",
+    "MALLOC_",
+    "PYTHONMALLOC",
+)
 _CHECKOUT: Final = Path(__file__).parents[1]
 _GIT_SECONDS: Final = 10.0
 

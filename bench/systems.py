@@ -150,10 +150,6 @@ THRIFT_CPP: Final = "Thrift C++"
 SYNC: Final = "tensorwire sync"
 SPINNING: Final = "tensorwire sync, spinning"
 ECHO: Final = "bare pyzmq echo"
-#: Not systems but ceilings: what the load generator reaches where nothing else has to be done.
-NULL: Final = "null"
-NULL_THREADS: Final = "null threads"
-NULL_LOOP: Final = "null in-process"
 RPC_ECHO: Final = "tensorwire echo fused"
 GRPC_ECHO: Final = "grpc.aio echo"
 
@@ -163,6 +159,10 @@ _GRPC_MODULES: Final = ("grpc", "google.protobuf")
 _SERVE: Final = "tensorwire serve, defaults"
 _CPP: Final = "no model behind it; one channel for each client process, no message limits"
 _AIO: Final = "uvloop where installed, batches run in the event loop, no message limits"
+#: Not systems but ceilings: what the load generator reaches where nothing else has to be done.
+NULL: Final = "null"
+NULL_THREADS: Final = "null threads"
+NULL_LOOP: Final = "null in-process"
 
 SYSTEMS: Final[dict[str, System]] = {
     system.name: system
@@ -245,9 +245,6 @@ SYSTEMS: Final[dict[str, System]] = {
         System(SYNC, "tensorwire", _TENSORWIRE + "open_sync", asynchronous=False),
         System(SPINNING, "tensorwire", _TENSORWIRE + "open_spinning", asynchronous=False),
         System(ECHO, "echo", ".echo:open_client", asynchronous=False, verified=False),
-        System(NULL, "echo", ".null:open_async", verified=False),
-        System(NULL_THREADS, "echo", ".null:open_threads", asynchronous=False, verified=False),
-        System(NULL_LOOP, "echo", ".null:open_loop", verified=False),
         System(
             RPC_ECHO,
             "tensorwire echo",
@@ -264,10 +261,18 @@ SYSTEMS: Final[dict[str, System]] = {
             modules=_GRPC_MODULES,
             options=f"grpc.aio, answered at once with the first 16 bytes of the input, {_AIO}; one channel",
         ),
+        System(NULL, "echo", ".null:open_async", verified=False),
+        System(NULL_THREADS, "echo", ".null:open_threads", asynchronous=False, verified=False),
+        System(NULL_LOOP, "echo", ".null:open_loop", verified=False),
     )
 }
 
 
 def ceiling_of(system: str) -> str:
-    """The null system that tells whether the load generator, not this system, was the bottleneck."""
+    """The null system that tells whether the load generator, not this system, was the bottleneck.
+
+    "" for native systems, which bring a generator of their own.
+    """
+    if SYSTEMS[system].native:
+        return ""
     return NULL if SYSTEMS[system].asynchronous else NULL_THREADS

@@ -9,7 +9,8 @@
 // JSON and ends. Closed loop: the next call of a caller starts where its last one ended; calls in flight at the
 // end count for the maximum and the errors only. Open loop: calls start when they are due, whatever became of
 // those before, and their latency counts from then; those count that are due in the measured part, and as many
-// are in flight as there are callers, at most: the others wait, with their clock running.
+// are in flight as there are callers, at most: the others wait, with their clock running, and those that still
+// wait at the end are not sent any more; they count with what they have waited.
 
 #ifndef TENSORWIRE_BENCH_LOAD_H
 #define TENSORWIRE_BENCH_LOAD_H
@@ -146,7 +147,8 @@ class Schedule {
     return true;
   }
 
-  bool Counts(Clock::time_point due) const { return due >= counts_from_; }
+  int PhaseOf(Clock::time_point due) const { return due >= counts_from_ ? kMeasured : kWarmup; }
+  Clock::time_point end() const { return end_; }
 
  private:
   Clock::time_point Fixed() const {
@@ -167,16 +169,25 @@ class Schedule {
 struct Recorder {
   std::vector<double> counted, late;
   std::map<std::string, int64_t> errors;
-  int64_t calls = 0;
+  // answered: rightly, in the measured part, whenever they were due.
+  int64_t calls = 0, answered = 0, unsent = 0;
 
-  // phase: of the call. error: empty where it was answered rightly.
-  void Add(double seconds, int phase, const std::string& error) {
+  // phase: of the call. ended: the phase in which it ended. error: empty where it was answered rightly.
+  void Add(double seconds, int phase, int ended, const std::string& error) {
     ++calls;
     if (!error.empty()) {
       ++errors[error];
-    } else if (phase != kWarmup) {
-      (phase == kMeasured ? counted : late).push_back(seconds);
+      return;
     }
+    if (phase != kWarmup) (phase == kMeasured ? counted : late).push_back(seconds);
+    if (ended == kMeasured) ++answered;
+  }
+
+  // A call that was due and has waited so long for others to end, when the run was over.
+  void AddUnsent(double seconds, int phase) {
+    if (phase != kMeasured) return;
+    counted.push_back(seconds);
+    ++unsent;
   }
 };
 
@@ -224,6 +235,8 @@ inline void Print(const Options& options, const std::vector<Recorder*>& recorder
     all.late.insert(all.late.end(), recorder->late.begin(), recorder->late.end());
     for (const auto& [what, count] : recorder->errors) all.errors[what] += count;
     all.calls += recorder->calls;
+    all.answered += recorder->answered;
+    all.unsent += recorder->unsent;
   }
   if (!options.samples.empty()) Write(options.samples, {&all.counted, &all.late});
   rusage usage{};
@@ -231,7 +244,8 @@ inline void Print(const Options& options, const std::vector<Recorder*>& recorder
   std::printf("{\"counted\":%zu,\"late\":%zu,\"calls\":%lld,\"seconds\":%.9f,\"cpu_seconds\":%.6f,\"rss\":%lld",
               all.counted.size(), all.late.size(), static_cast<long long>(all.calls), seconds, cpu,
               static_cast<long long>(usage.ru_maxrss) * 1024);
-  std::printf(",\"errors\":{");
+  std::printf(",\"answered\":%lld,\"unsent\":%lld,\"errors\":{", static_cast<long long>(all.answered),
+              static_cast<long long>(all.unsent));
   const char* separator = "";
   for (const auto& [what, count] : all.errors) {
     std::printf("%s%s:%lld", separator, Quoted(what).c_str(), static_cast<long long>(count));

@@ -15,16 +15,17 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
-import psutil
 
 from ...rpc.errors import code_name
 from ..child import Ready
-from ..clients import shares
+from ..clients import parts
+from ..histogram import encode
 from ..load import Job
 from ..meters import CpuMeter
 from ..models import SIZED_REPLY, case_of, sized
 from ..processes import Child, ChildError
 from ..recorder import CpuUse, Measurement, Samples, merge
+from ..recorder import latencies as counted
 from ..servers import Server
 from ..systems import CALL_TIMEOUT
 
@@ -84,7 +85,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         counted: calls that were answered in the measured part; their latencies are the first of the file.
-        late: those that were answered after it, which are behind them.
+        late: those of a closed loop that were answered after it, which are behind them.
+        answered: in the measured part, whenever they were due.
+        unsent: calls of an open loop that were due and not sent; what they had waited is counted.
         calls: that ended at all, warm-up and failures included.
         cpu_seconds: of the client in the measured part.
         rss: bytes that it had in memory at most.
@@ -94,12 +97,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     counted: int
     late: int
     calls: int
+    answered: int
+    unsent: int
     seconds: float
     cpu_seconds: float
     rss: int
     errors: dict[str, int]
 
-    def samples(self, latencies: bytes, cpu: CpuUse) -> Samples:
+    def samples(self, latencies: bytes, cpu: CpuUse, offered: float = 0.0, server_rss: int = 0) -> Samples:
         """The same as of any other client process. ``latencies``: the file."""
         size = np.dtype(np.float64).itemsize
         return Samples(
@@ -109,6 +114,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
             calls=self.calls,
             seconds=self.seconds,
             cpu=cpu,
+            answered=self.answered,
+            unsent=self.unsent,
+            offered=offered,
+            server_rss=server_rss,
+            client_rss=self.rss,
         )
 
 
@@ -133,19 +143,19 @@ def loads(job: Job, processes: int) -> list[Load]:
     case = case_of(job.case)
     return [
         Load(
-            in_flight=callers,
-            warmup=job.warmup,
-            duration=job.duration,
+            in_flight=part.concurrency,
+            warmup=part.warmup,
+            duration=part.duration,
             nbytes=case.input_bytes,
             model=case.model,
             reply=SIZED_REPLY if case.model == _HEAD else 0,
-            timeout=job.timeout,
-            arrivals=job.arrivals,
-            rate=job.rate / processes,
-            phase=number / job.rate if job.rate else 0.0,
-            seed=number,
+            timeout=part.timeout,
+            arrivals=part.arrivals,
+            rate=part.rate,
+            phase=part.phase,
+            seed=part.seed,
         )
-        for number, callers in enumerate(shares(job.concurrency, processes))
+        for part in parts(job, processes)
     ]
 
 
@@ -167,7 +177,6 @@ class NativeClients:
         self._count = count
         self._logs = logs
         self._meter = CpuMeter(server.pid)
-        self._server = psutil.Process(server.pid)
 
     def __enter__(self) -> NativeClients:
         return self
@@ -179,8 +188,7 @@ class NativeClients:
         """See :meth:`~..systems.LoadClients.measure`."""
         if processes > self._count:
             raise ValueError(f"{processes} client processes are wanted, of {self._count}")
-        measurement = self.run(loads(job, processes))
-        return msgspec.structs.replace(measurement, offered=job.rate)
+        return self.run(loads(job, processes))
 
     def run(self, loads: Sequence[Load]) -> Measurement:
         """Have one process for each of these, all at the same time.
@@ -199,8 +207,7 @@ class NativeClients:
             cpu = self._go(children, loads[0])
             limit = loads[0].timeout + 2 * CALL_TIMEOUT
             found = [child.receive(Found, limit) for child in children]
-            resident = sum(process.memory_info().rss for process in (self._server, *self._server.children()))
-            return self._measurement(found, [file.read_bytes() for file in files], cpu, resident)
+            return self._measurement(loads, found, [file.read_bytes() for file in files], cpu)
 
     def _child(self, number: int, load: Load, file: Path) -> Child:
         stem = self._name.replace(" ", "-").replace("/", "-")
@@ -218,14 +225,19 @@ class NativeClients:
         return self._meter.stop()
 
     def _measurement(
-        self, found: Sequence[Found], latencies: Sequence[bytes], cpu: CpuUse, resident: int
+        self, loads: Sequence[Load], found: Sequence[Found], latencies: Sequence[bytes], cpu: CpuUse
     ) -> Measurement:
-        if not sum(each.counted for each in found):
+        if not sum(each.answered for each in found):
             errors = {what: count for each in found for what, count in each.errors.items()}
             raise ChildError(f"no call of the {self._name} client was answered: {errors}")
-        parts = [
-            each.samples(data, CpuUse(cpu.server, each.cpu_seconds, max(0.0, cpu.others - each.cpu_seconds)))
-            for each, data in zip(found, latencies, strict=True)
+        resident, _ = self._meter.resident()
+        samples = [
+            each.samples(
+                data,
+                CpuUse(cpu.server, each.cpu_seconds, max(0.0, cpu.others - each.cpu_seconds)),
+                load.rate,
+                resident,
+            )
+            for load, each, data in zip(loads, found, latencies, strict=True)
         ]
-        client_rss = sum(each.rss for each in found)
-        return msgspec.structs.replace(merge(parts), server_rss=resident, client_rss=client_rss)
+        return msgspec.structs.replace(merge(samples), histogram=encode(counted(samples)))

@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from .extras import CEILINGS, SPLITS
+from .extras import beside
 from .keep import write_suite
 from .page import write_page
 from .plan import FULL_SECONDS, QUICK_SECONDS, Timing, fit, select
@@ -50,8 +50,16 @@ class NothingToRun(ValueError):
     """None of the scenarios has one of the systems; or a quick run does not have the scenario."""
 
 
-def plan(wanted: Wanted) -> tuple[list[Scenario], Timing]:
-    """The scenarios as they are to be run, and how long each measurement is.
+class Plan(NamedTuple):
+    """Scenarios as they are to be run, what is measured beside them, and how long each measurement is."""
+
+    scenarios: list[Scenario]
+    extras: list[Scenario]
+    timing: Timing
+
+
+def plan(wanted: Wanted) -> Plan:
+    """What a run consists of.
 
     Raises:
         NothingToRun: nothing is left of them.
@@ -61,7 +69,9 @@ def plan(wanted: Wanted) -> tuple[list[Scenario], Timing]:
     if not scenarios:
         raise NothingToRun("none of these scenarios has these systems" + (" in a quick run" * wanted.quick))
     budget = wanted.budget or (QUICK_SECONDS if wanted.quick else FULL_SECONDS)
-    return scenarios, fit(scenarios, budget, wanted.rounds, wanted.duration)
+    # Where only some is wanted, nobody waits for what was not asked for.
+    extras = beside(scenarios, apart=not (wanted.quick or wanted.systems or wanted.scenarios))
+    return Plan(scenarios, extras, fit([*scenarios, *extras], budget, wanted.rounds, wanted.duration))
 
 
 def run(wanted: Wanted, out: Path) -> Suite:
@@ -72,15 +82,14 @@ def run(wanted: Wanted, out: Path) -> Suite:
     Raises:
         NothingToRun: see :func:`plan`.
     """
-    scenarios, timing = plan(wanted)
+    planned = plan(wanted)
     results = out / RESULTS
 
     def save(suite: Suite) -> None:
         write_suite(suite, results)
 
-    extras = (CEILINGS,) if wanted.quick or wanted.systems else (CEILINGS, SPLITS)
     with _interruptible(), shown() as progress:
-        suite = Runner(scenarios, timing, progress, save, extras=extras).run()
+        suite = Runner(planned.scenarios, planned.timing, progress, save, extras=planned.extras).run()
     write_reports(suite, out)
     return suite
 

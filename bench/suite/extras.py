@@ -15,7 +15,7 @@ from typing import Any, Final
 from ...client import Client
 from ..load import Job
 from ..models import case_of, sized
-from ..systems import FUSED, GRPC, GRPC_ECHO, NULL, NULL_THREADS, RPC_ECHO, ceiling_of
+from ..systems import FUSED, GRPC, GRPC_ECHO, NULL, NULL_THREADS, RPC_ECHO, SYSTEMS, ceiling_of
 from .engine import Asked, ask, engine
 from .results import Ceiling, Point, ScenarioInfo, Split
 from .scenario import Scenario, Situation, category
@@ -40,7 +40,17 @@ def _info(key: str, systems: tuple[str, ...]) -> ScenarioInfo:
     )
 
 
-def ceilings_of(scenarios: Sequence[Scenario]) -> Scenario | None:
+def beside(scenarios: Sequence[Scenario], *, apart: bool) -> list[Scenario]:
+    """What is measured beside scenarios; its results are no points.
+
+    Args:
+        apart: network and computing apart as well, not only what the load generator can do.
+    """
+    ceilings = _ceilings(scenarios)
+    return [*([ceilings] if ceilings is not None else []), *([splits()] if apart else [])]
+
+
+def _ceilings(scenarios: Sequence[Scenario]) -> Scenario | None:
     """The null systems with the numbers of callers that scenarios have in closed loops, one process each."""
     callers = {
         situation.job.concurrency
@@ -62,13 +72,18 @@ def found_ceilings(points: Sequence[Point], systems: Sequence[str]) -> list[Ceil
     return [
         Ceiling(
             client=point.system,
-            systems=tuple(system for system in systems if ceiling_of(system) == point.system),
+            systems=tuple(system for system in systems if _held_against(system) == point.system),
             concurrency=int(point.x),
             throughput=statistics.median(measurement.throughput for measurement in point.rounds),
         )
         for point in points
         if point.rounds
     ]
+
+
+def _held_against(system: str) -> str:
+    """Programs that are not Python make their load themselves: no ceiling here is theirs."""
+    return "" if SYSTEMS[system].native else ceiling_of(system)
 
 
 def splits() -> Scenario:

@@ -82,6 +82,8 @@ class Rounds:
             measurement = self._course.measure(self._stage, system, situation, job)
         except ChildError as error:
             self._book.failed(key, system, situation, str(error))
+        except Exception as error:  # noqa: BLE001 - one system must not end what the others have to show
+            self._book.failed(key, system, situation, f"{type(error).__name__}: {error}")
         else:
             self._book.measured(key, system, situation, measurement)
         self._tell_lost(situation)

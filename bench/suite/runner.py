@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,9 @@ from ..environment import Environment
 from ..systems import FUSED, GRPC, options_of, unavailable
 from .extras import (
     CEILINGS,
-    ceilings_of,
     found_ceilings,
     found_splits,
     grpc_batches,
-    splits,
     tensorwire_batches,
 )
 from .keep import Book, systems_of
@@ -33,8 +32,6 @@ from .stage import RunningStage
 
 #: Called with everything so far, whenever a scenario has ended.
 Save = Callable[[Suite], None]
-#: Of :data:`.extras.CEILINGS` and :data:`.extras.SPLITS`.
-Extras = Sequence[str]
 #: Called while the systems run; gives what is to be done once they have ended.
 End = Callable[[RunningStage, Path], Callable[[], None]]
 
@@ -44,7 +41,7 @@ class Runner:
 
     Args:
         scenarios: as they are to be run, see :func:`.plan.select`.
-        extras: measure the load generator's ceilings as well, and the splits of network and computing.
+        extras: of :func:`.extras.beside`: what is measured beside the scenarios.
     """
 
     def __init__(
@@ -54,7 +51,7 @@ class Runner:
         progress: Progress,
         save: Save,
         *,
-        extras: Extras = (),
+        extras: Sequence[Scenario] = (),
     ) -> None:
         self._timing = timing
         self._save = save
@@ -62,7 +59,7 @@ class Runner:
         away = {system: reason for system in self._wanted if (reason := unavailable(system))}
         here = [system for system in self._wanted if system not in away]
         self._scenarios = select(scenarios, systems=here) if here else []
-        self._extras = [each for kind in extras if (each := _extra(kind, self._scenarios)) is not None]
+        self._extras = list(extras)
         self.book = self._book({system: options_of(system) for system in here})
         self.book.not_run += [NotRun(system=system, reason=reason) for system, reason in away.items()]
         self._clock = Clock(progress, total_seconds([*self._scenarios, *self._extras], timing))
@@ -85,8 +82,9 @@ class Runner:
                 self._run_extra(extra)
         except KeyboardInterrupt:
             self.book.interrupted = True
-        suite = self.book.suite()
-        self._save(suite)
+        finally:
+            suite = self.book.suite()
+            self._save(suite)
         self._clock.finish("interrupted" if suite.interrupted else "done")
         return suite
 
@@ -118,22 +116,17 @@ class Runner:
         if extra.key == CEILINGS:
             self._run(extra, book)
             self.book.ceilings += found_ceilings(book.suite().points, self._wanted)
-            return
+        else:
+            self._run(extra, book, end=partial(self._end_of_splits, book))
 
-        def end(stage: RunningStage, folder: Path) -> Callable[[], None]:
-            batches = tensorwire_batches(stage.address(FUSED)) if FUSED in stage.systems else {}
+    def _end_of_splits(self, book: Book, stage: RunningStage, folder: Path) -> Callable[[], None]:
+        if FUSED not in stage.systems:
+            return lambda: None
+        batches = tensorwire_batches(stage.address(FUSED))
 
-            def after() -> None:
-                both = {FUSED: batches, GRPC: grpc_batches(folder) if GRPC in stage.systems else {}}
-                repository = Path(stage.repository(FUSED))
-                self.book.splits += found_splits(book.suite().points, both, repository, folder)
+        def after() -> None:
+            both = {FUSED: batches, GRPC: grpc_batches(folder) if GRPC in stage.systems else {}}
+            repository = Path(stage.repository(FUSED))
+            self.book.splits += found_splits(book.suite().points, both, repository, folder)
 
-            return after
-
-        self._run(extra, book, end=end)
-
-
-def _extra(kind: str, scenarios: Sequence[Scenario]) -> Scenario | None:
-    if kind == CEILINGS:
-        return ceilings_of(scenarios)
-    return select([splits()], systems=splits().info.systems)[0]
+        return after

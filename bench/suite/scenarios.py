@@ -6,18 +6,10 @@ from typing import Final
 
 from ..load import Job
 from ..models import sized
-from ..systems import FUSED, GRPC, UNFUSED
+from ..systems import CPP_CALLBACK, FRONT_ENDS, FUSED, GRPC, GRPC_THREADS, THREADS, UNFUSED
 from .crowd import crowd_sizes
 from .models import BUSY, BUSY_PROCESSES, SLOW_SECONDS, SQUEEZENET, SWAPPED, TAIL_WORKERS
-from .names import (
-    ALL,
-    FRONT_ENDS,
-    GRPC_CALLBACK,
-    GRPC_THREADS,
-    QUICK,
-    SERVING,
-    THREADS,
-)
+from .names import ALL, QUICK, SERVING
 from .overload import CALL_SECONDS, OverloadCourse
 from .real_models import TOKENS, tokens_model
 from .results import Axis, ScenarioInfo
@@ -130,7 +122,7 @@ def _tail() -> Scenario:
         course=TailCourse,
         models=("tail",),
         executor=TAIL_WORKERS,
-        length=3.0,
+        length=5.0,
         extra=1.0,
         quick_systems=_TAIL_QUICK,
     )
@@ -145,7 +137,7 @@ def _processes() -> Scenario:
             method="Closed loop, 4 callers in each client process, requests of 1 KiB.",
             axis=Axis(name="client processes"),
             figure="throughput",
-            systems=(FUSED, UNFUSED, FRONT_ENDS, GRPC, GRPC_CALLBACK),
+            systems=(FUSED, UNFUSED, FRONT_ENDS, GRPC, CPP_CALLBACK),
             notes=(
                 _NO_MODEL,
                 "Clients and server share the machine: with few cores the clients take them from the server.",
@@ -175,7 +167,7 @@ def _crowd() -> Scenario:
         course=TailCourse,
         models=("tail",),
         executor=TAIL_WORKERS,
-        length=3.0,
+        length=5.0,
         extra=1.0,
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from . import bench, models, predict, serve, status, tune, tuning
+from . import bench, models, predict, press, serve, status, tune, tuning
 
 app = typer.Typer(
     name="tensorwire",
@@ -48,6 +48,7 @@ app.command("workers")(tuning.workers)
 app.command("settings")(tuning.settings)
 app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
+app.command("press")(press.press)
 app.command("status")(status.status)
 app.command("health")(status.health)
 app.add_typer(bench.app, name="bench")

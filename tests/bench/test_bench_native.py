@@ -14,7 +14,7 @@ from tensorwire.bench.recorder import CpuUse, merge
 
 #: As a client writes it.
 LINE = (
-    b'{"counted":3,"late":1,"calls":9,"seconds":0.5,"cpu_seconds":0.003,"rss":1048576,'
+    b'{"counted":3,"late":1,"calls":9,"answered":3,"unsent":0,"seconds":0.5,"cpu_seconds":0.003,"rss":1048576,'
     b'"errors":{"14: gone":2,"14: refused":1,"wrong answer":1}}'
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from tensorwire.bench.load import Job
 from tensorwire.bench.processes import ChildError
 from tensorwire.bench.recorder import Measurement
 from tensorwire.bench.suite import runner
-from tensorwire.bench.suite.command import NothingToRun, Wanted, plan, read_suite, write_reports
-from tensorwire.bench.suite.extras import CEILINGS
+from tensorwire.bench.suite.command import NothingToRun, Wanted, plan, read_suite
+from tensorwire.bench.suite.extras import CEILINGS, SPLITS, beside
 from tensorwire.bench.suite.keep import write_suite
-from tensorwire.bench.suite.plan import Timing, select
+from tensorwire.bench.suite.plan import Timing
 from tensorwire.bench.suite.progress import Progress
 from tensorwire.bench.suite.results import Suite
 from tensorwire.bench.suite.runner import Runner
@@ -43,7 +44,7 @@ def tiny(*systems: str, callers: tuple[int, ...] = (1, 8)) -> Scenario:
 
 
 def run(
-    scenario: Scenario, progress: Progress = quiet, extras: tuple[str, ...] = ()
+    scenario: Scenario, progress: Progress = quiet, extras: Sequence[Scenario] = ()
 ) -> tuple[Suite, list[Suite]]:
     """The result, and what was saved."""
     saved: list[Suite] = []
@@ -51,7 +52,8 @@ def run(
 
 
 def test_a_run_measures_every_system_in_every_situation(tmp_path: Path) -> None:
-    suite, saved = run(tiny(FUSED, GRPC), extras=(CEILINGS,))
+    scenario = tiny(FUSED, GRPC)
+    suite, saved = run(scenario, extras=beside([scenario], apart=False))
     assert len(saved) == 2
     assert saved[-1] == suite
     assert [(point.system, point.x, point.callers) for point in suite.points] == [
@@ -76,7 +78,6 @@ def test_a_run_measures_every_system_in_every_situation(tmp_path: Path) -> None:
     assert suite.environment.memory > 0
     write_suite(suite, tmp_path / "results.json")
     assert read_suite(tmp_path / "results.json") == suite
-    assert all(path.stat().st_size for path in write_reports(suite, tmp_path))
 
 
 def test_what_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +107,10 @@ def test_an_interruption_keeps_what_was_measured() -> None:
 
     def interrupt(done: float, total: float, what: str, left: float) -> None:
         nonlocal turns
-        turns += "B: 1" in what
-        if turns == 2:
-            raise KeyboardInterrupt
+        if "B: 1" in what:
+            turns += 1
+            if turns == 2:
+                raise KeyboardInterrupt
 
     suite, saved = run(tiny(NULL, NULL_THREADS), interrupt)
     assert suite.interrupted
@@ -168,7 +170,11 @@ def test_a_run_of_nothing_is_refused() -> None:
         plan(Wanted(scenarios=("I",), systems=(GRPC,)))
     with pytest.raises(NothingToRun):
         plan(Wanted(scenarios=("H",), quick=True))
-    scenarios, timing = plan(Wanted(scenarios=("A",), rounds=1, duration=0.1))
-    assert [scenario.key for scenario in scenarios] == ["A"]
-    assert timing.rounds == 1
-    assert select(scenarios, systems=[FUSED])
+
+
+def test_only_a_whole_run_measures_network_and_computing_apart() -> None:
+    some = plan(Wanted(scenarios=("A",), rounds=1, duration=0.1))
+    assert [scenario.key for scenario in some.scenarios] == ["A"]
+    assert some.timing.rounds == 1
+    assert [extra.key for extra in some.extras] == [CEILINGS]
+    assert [extra.key for extra in plan(Wanted()).extras] == [CEILINGS, SPLITS]

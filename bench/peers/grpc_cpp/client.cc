@@ -34,10 +34,10 @@ class Run {
     changed_.notify_one();
   }
 
-  // One that has nothing to do; waits for it.
-  Caller* Take() {
+  // One that has nothing to do; waits for it, until then. Null: there is none.
+  Caller* Take(Clock::time_point until) {
     std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return !idle_.empty(); });
+    if (!changed_.wait_until(lock, until, [this] { return !idle_.empty(); })) return nullptr;
     Caller* caller = idle_.back();
     idle_.pop_back();
     return caller;
@@ -97,7 +97,8 @@ class Caller {
                !load::Right(run_->options, request_.raw_input_contents(0), response_.raw_output_contents(0), phase)) {
       error = "wrong answer";
     }
-    recorder.Add(std::chrono::duration<double>(now - due_).count(), phase, error);
+    const int ended = closed ? phase : run_->phase.load(std::memory_order_relaxed);
+    recorder.Add(std::chrono::duration<double>(now - due_).count(), phase, ended, error);
     if (closed && phase != load::kOver) {
       Call(Clock::now(), phase);
     } else {
@@ -129,12 +130,16 @@ std::shared_ptr<grpc::Channel> Connect(const load::Options& options) {
 }
 
 // Starts calls when they are due, until the end.
-void Open(Run* run, Clock::time_point begin) {
+void Open(Run* run, Clock::time_point begin, load::Recorder* unsent) {
   load::Schedule schedule(run->options, begin);
   Clock::time_point due;
   while (schedule.Next(&due)) {
     std::this_thread::sleep_until(due);
-    run->Take()->Call(due, schedule.Counts(due) ? load::kMeasured : load::kWarmup);
+    if (Caller* caller = run->Take(schedule.end())) {
+      caller->Call(due, schedule.PhaseOf(due));
+    } else {
+      unsent->AddUnsent(std::chrono::duration<double>(schedule.end() - due).count(), schedule.PhaseOf(due));
+    }
   }
 }
 
@@ -154,10 +159,11 @@ int main(int argc, char** argv) {
   load::WaitForGo();
   const auto begin = Clock::now();
   std::optional<std::thread> dispatcher;
+  load::Recorder unsent;
   if (options.closed()) {
-    for (int i = 0; i < options.in_flight; ++i) run.Take()->Call(Clock::now(), load::kWarmup);
+    for (int i = 0; i < options.in_flight; ++i) run.Take(begin)->Call(Clock::now(), load::kWarmup);
   } else {
-    dispatcher.emplace(Open, &run, begin);
+    dispatcher.emplace(Open, &run, begin, &unsent);
   }
   std::this_thread::sleep_until(begin + load::Seconds(options.warmup));
   const double cpu = load::CpuSeconds();
@@ -169,7 +175,7 @@ int main(int argc, char** argv) {
   const double used = load::CpuSeconds() - cpu;
   if (dispatcher) dispatcher->join();
   run.WaitForAll();
-  std::vector<load::Recorder*> recorders;
+  std::vector<load::Recorder*> recorders = {&unsent};
   for (const auto& caller : callers) recorders.push_back(&caller->recorder);
   load::Print(options, recorders, options.closed() ? seconds : options.duration, used);
 }
