@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -139,18 +139,22 @@ def _warnings(old: Suite, new: Suite) -> list[str]:
 
 
 def _environments(old: Environment, new: Environment) -> list[tuple[str, object, object]]:
-    """Everything but the load average, package by package."""
+    """Everything but the load average, package by package and setting by setting."""
     fields = [
         (field, getattr(old, field), getattr(new, field))
         for field in old.__struct_fields__
-        if field not in ("versions", "load_average")
+        if field not in ("versions", "settings", "load_average")
     ]
-    packages = dict.fromkeys([*old.versions, *new.versions])
-    versions = [
-        (f"version of {name}", old.versions.get(name, "none"), new.versions.get(name, "none"))
-        for name in packages
+    return [
+        *fields,
+        *_entries("version of {}", old.versions, new.versions),
+        *_entries("{}", old.settings, new.settings),
     ]
-    return [*fields, *versions]
+
+
+def _entries(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[tuple[str, object, object]]:
+    names = dict.fromkeys([*old, *new])
+    return [(what.format(name), old.get(name, "none"), new.get(name, "none")) for name in names]
 
 
 def render(compared: Compared) -> RenderableType:

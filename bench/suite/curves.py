@@ -77,8 +77,7 @@ def _line(axes: Any, xs: Sequence[float], found: Sequence[Spread], style: Style,
         color=style.colour,
         linestyle=(0, style.dash) if style.dash and joined else "-" if joined else "none",
         linewidth=1.5,
-        elinewidth=1.0,
-        capsize=1.8,
+        elinewidth=2.2,
         zorder=3,
     )
 
@@ -202,7 +201,7 @@ def _bar_axes(axes: Any, names: Sequence[str], largest: float) -> None:
 
 def split_bars(axes: Any, splits: Sequence[Split], looks: Mapping[str, Style]) -> None:
     """For each system what network (full) and engine (pale) add up to, and a mark at what both took."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     names = [", ".join(filter(None, (one.system, one.request))) for one in splits]
     for place, one in enumerate(splits):
@@ -221,6 +220,7 @@ def split_bars(axes: Any, splits: Sequence[Split], looks: Mapping[str, Style]) -
             fontsize=8,
         )
     _bar_axes(axes, names, max(1.0, *(one.both / (one.predicted or 1.0) for one in splits)) * 1.3)
+    axes.xaxis.set_major_locator(MultipleLocator(0.25))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.axvline(1.0, color=FAINT, zorder=1)
     axes.set_xlabel("share of predicted: RPC (full) + engine (pale); line: both together, as measured")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, cast
 from xml.etree import ElementTree
@@ -27,6 +27,8 @@ _SETTINGS: Final[dict[str, Any]] = {
     # Text stays text: small, sharp, can be searched, and in the page's type.
     "svg.fonttype": "none",
     "svg.hashsalt": "tensorwire",
+    # A dollar in a name is a dollar.
+    "text.parse_math": False,
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9.5,
@@ -54,6 +56,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 _SVG: Final = "{http://www.w3.org/2000/svg}"
 _XLINK: Final = "{http://www.w3.org/1999/xlink}"
+_LONG: Final = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 
 
@@ -116,7 +119,9 @@ def _element(figure: Any) -> ElementTree.Element:
     buffer = io.StringIO()
     with _settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return ElementTree.fromstring(buffer.getvalue())
+    # Hundredths of a point are more than a screen shows, and half of the file is figures.
+    short = _LONG.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), buffer.getvalue())
+    return ElementTree.fromstring(short)
 
 
 def _local(name: str, value: str, key: str) -> str:
@@ -155,6 +160,42 @@ def scale_up(axes: Any, values: Sequence[float], *, log: bool) -> None:
     else:
         axes.set_ylim(0, (high or 1) * 1.08)
     axes.yaxis.set_major_formatter(FuncFormatter(plainly))
+
+
+def legend(figure: Any, looks: Mapping[str, Style], *, hollow: bool) -> None:
+    """Below the plot, for a file of its own; a page has its legend as text."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [
+        Line2D(
+            [],
+            [],
+            color=style.colour,
+            linestyle=(0, style.dash) if style.dash else "-",
+            marker=style.marker,
+            markersize=5,
+            label=system,
+        )
+        for system, style in looks.items()
+    ]
+    if hollow:
+        told = "near the generator's limit"
+        handles.append(
+            Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor=GROUND, label=told)
+        )
+    if handles:
+        columns = 3 if figure.get_figwidth() < 8 else 6
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            fontsize=8,
+            columnspacing=1.2,
+            handletextpad=0.5,
+        )
+        rows = -(-len(handles) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 
 
 #: matplotlib's codes of a path's segments, and SVG's.

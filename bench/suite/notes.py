@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..environment import Environment
 from .figures import NEAR_CEILING, NO_DIFFERENCE, points_of, systems_of
 from .results import ScenarioInfo, Suite
 from .verdict import Verdict
@@ -35,10 +36,24 @@ def setting_lines(suite: Suite) -> list[str]:
     rounds = f"{settings.rounds} interleaved rounds" if settings.rounds != 1 else "1 round"
     return [
         *suite.environment.lines(),
-        f"{rounds} of {settings.duration:g} s, each after {settings.warmup:g} s of warm-up; "
-        "median over the rounds, ± half their range",
+        *_machine(suite.environment),
+        f"{rounds} of {settings.duration:g} s, longer in some scenarios, each after at least "
+        f"{settings.warmup:g} s of warm-up; median over the rounds, ± half their range",
         f"started {suite.started or 'at an unknown time'}, took {suite.seconds:,.0f} s{interrupted}",
     ]
+
+
+def _machine(environment: Environment) -> list[str]:
+    """What its own lines leave out."""
+    found = [f"{environment.memory / 2**30:.1f} GiB of memory"] if environment.memory else []
+    found += [f"CPU frequency: {environment.governor}"] if environment.governor else []
+    found += [f"{name}: {value}" for name, value in environment.settings.items()]
+    return ["; ".join(found)] if found else []
+
+
+def method_line(info: ScenarioInfo) -> str:
+    """How a scenario was measured, and for how long each time."""
+    return f"{info.method} Each measurement takes {info.seconds:g} s." if info.seconds else info.method
 
 
 def missing_line(suite: Suite, info: ScenarioInfo) -> str:

@@ -17,6 +17,7 @@ from .notes import (
     SPLIT_NOTE,
     TAIL_NOTE,
     failure_lines,
+    method_line,
     missing_line,
     setting_lines,
 )
@@ -51,7 +52,7 @@ def summary(suite: Suite, *, level: int = 1, pictures: Pictures | None = None) -
             (f"{info.key} {info.title}", _scenario(suite, info, (pictures or {}).get(info.key, [])))
             for info in suite.scenarios
         ),
-        ("Network and computing apart", _split(suite)),
+        ("Network and computing apart", _split(suite, (pictures or {}).get("split", []))),
         ("Ceilings of the load generator", _ceilings(suite)),
         ("Slower by p99", [TAIL_NOTE, bullets(first.tails)] if first.tails else []),
         ("Not run", _not_run(suite)),
@@ -94,8 +95,8 @@ def _setting(suite: Suite) -> list[str]:
 
 
 def _scenario(suite: Suite, info: ScenarioInfo, pictures: Sequence[tuple[str, str]]) -> list[str]:
-    parts = [f"*{escaped(info.question)}* {escaped(info.method)}"]
-    parts += [f"![{escaped(title)}]({address})" for title, address in pictures]
+    parts = [f"*{escaped(info.question)}* {escaped(method_line(info))}"]
+    parts += _pictures(pictures)
     if not points_of(suite, info):
         return [*parts, "Nothing was measured."]
     table = scenario_table(suite, info).brief()
@@ -108,7 +109,11 @@ def _scenario(suite: Suite, info: ScenarioInfo, pictures: Sequence[tuple[str, st
     return [*parts, bullets(info.notes)] if info.notes else parts
 
 
-def _split(suite: Suite) -> list[str]:
+def _pictures(pictures: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"![{escaped(title)}]({address})" for title, address in pictures]
+
+
+def _split(suite: Suite, pictures: Sequence[tuple[str, str]]) -> list[str]:
     heads = [
         "system",
         "request",
@@ -129,7 +134,7 @@ def _split(suite: Suite) -> list[str]:
         ]
         for one in suite.splits
     ]
-    return [SPLIT_NOTE, grid(heads, rows, ("left", "left", *_FIGURES))] if rows else []
+    return [SPLIT_NOTE, *_pictures(pictures), grid(heads, rows, ("left", "left", *_FIGURES))] if rows else []
 
 
 def _ceilings(suite: Suite) -> list[str]:

@@ -168,10 +168,23 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: beside the results.", show_default=False)
     ] = None,
+    docs: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE", help="A Markdown page to put it into instead.", show_default=False),
+    ] = None,
 ) -> None:
     """Write the page and the summary of a result file anew."""
     from ...bench.suite.command import write_reports
+    from ...bench.suite.docs import NoMarks, write_docs
 
+    if docs is not None:
+        try:
+            paths = write_docs(_read(results), docs)
+        except (OSError, NoMarks) as error:
+            fail(str(error), USAGE)
+        for path in paths:
+            typer.echo(f"written: {path}")
+        return
     for path in write_reports(_read(results), out or results.parent):
         typer.echo(f"written: {path}")
 
