@@ -25,8 +25,8 @@ SMALL: Final = 1024
 _QUICK_SIZES: Final = (64, 4096, 1 << 20)
 _QUICK_CALLERS: Final = (1, 32, 256)
 _NO_MODEL: Final = (
-    "gRPC C++, Triton and Thrift answer with the first bytes of the request: there is no model and no "
-    "batching behind them. All others have the same manager, batching and engine."
+    "gRPC C++, Triton and Thrift C++ answer with the first bytes of the request: there is no model and no "
+    "batching behind them. All others have the same manager and engine, and batch."
 )
 _TAIL_QUICK: Final = (FUSED, UNFUSED, GRPC)
 

@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 #: What the extra brings that nothing else does.
-_MODULES: Final = ("grpc", "google.protobuf", "onnx")
+_MODULES: Final = ("grpc", "google.protobuf", "onnx", "hdrh", "jinja2", "matplotlib")
 _INTERRUPTED: Final = 130
 _OUT: Final = Path("out/bench")
 
