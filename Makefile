@@ -55,6 +55,8 @@ format: $(READY)
 # was measured. ARGS="A B --rounds 5" for some of it: see tensorwire bench run --help.
 bench: setup
 	@$(MAKE) --silent --no-print-directory bench-peers || echo "going on without what could not be built" >&2
+	@[ -d build/peers/triton ] || $(MAKE) --silent --no-print-directory bench-triton || \
+		echo "going on without Triton" >&2
 	@$(BIN)/tensorwire bench run $(ARGS)
 
 # Under two minutes, and the expected ratios are checked. Figures worth quoting need a machine that does
