@@ -62,6 +62,6 @@ class ByDue(Generic[Call]):
         return msgspec.structs.replace(
             samples,
             counted=samples.counted + self._waits.tobytes(),
-            offered=due.counted / samples.seconds,
+            offered=due.counted / (due.end - due.counts_from),
             unsent=len(self._waits),
         )

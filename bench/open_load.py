@@ -73,8 +73,9 @@ class OpenLoop:
             await pause(due.counts_from - _clock(), stop)
             period = self._record.period(meter)
             await pause(due.end - _clock(), stop)
-            period.end()
             due.end = min(due.end, _clock())
+            self._look()  # what became due since it looked last, and finds a place
+            period.end()
             # Nobody finds another call to start from here on.
             while (when := due.take()) < due.end:
                 self._record.unsent(when, due.end)

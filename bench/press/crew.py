@@ -131,6 +131,11 @@ class Press:
             busiest=max(tick.cores for tick in last),
         )
 
+    @property
+    def unanswered(self) -> int:
+        """Calls in flight when the processes were last heard of; 0 when all have ended."""
+        return sum(ticks[-1].in_flight for ticks in self._ticks if ticks)
+
     def measurement(self) -> Measurement | None:
         """All of it; of a process that has not ended, what it has told so far. None before the first tick."""
         told = [ticks for ticks in self._ticks if ticks]

@@ -1,12 +1,13 @@
 """A load process of ``tensorwire press``: ``python -m tensorwire.bench.press.loader SPEC``.
 
 SPEC is a :class:`.spec.Spec` as JSON. Says that it is ready; begins with the first line on stdin, and from
-then on writes a :class:`.spec.Tick` a second. The second line, or the end of stdin, ends it early.
+then on writes a :class:`.spec.Tick` a second. The second line ends it early, the end of stdin at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import sys
 import time
@@ -92,7 +93,7 @@ class Loader:
             seconds=now - self._begun,
             fresh=fresh.tobytes(),
             errors=dict(self._recorder.errors),
-            in_flight=self._open.in_flight if self._open else self._spec.callers,
+            in_flight=0 if samples else self._open.in_flight if self._open else self._spec.callers,
             cores=cores,
             samples=samples,
         )
@@ -115,11 +116,15 @@ def _calls(clients: list[AsyncClient], spec: Spec, requests: list[Any]) -> list[
 
 async def _main(spec: Spec) -> None:
     requests: list[Any] = pickle.loads(Path(spec.requests).read_bytes())
-    stop = asyncio.Event()
+    stop, told = asyncio.Event(), asyncio.Event()
 
     async def listen() -> None:
-        await asyncio.to_thread(sys.stdin.buffer.readline)
+        line = await asyncio.to_thread(sys.stdin.buffer.readline)
         stop.set()
+        if line:
+            await asyncio.to_thread(sys.stdin.buffer.readline)
+        if not told.is_set():
+            os._exit(1)  # nobody listens any more, so nothing is waited for
 
     async with AsyncExitStack() as stack:
         clients = [
@@ -134,6 +139,7 @@ async def _main(spec: Spec) -> None:
             return
         listening = asyncio.create_task(listen())
         await Loader(spec, Calls(_calls(clients, spec, requests), _code_of)).run(stop)
+        told.set()
         # The harness closes stdin when it has heard enough.
         await listening
 

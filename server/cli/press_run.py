@@ -60,15 +60,20 @@ def run(pressure: Pressure, *, json: bool) -> None:
     for note in [f"{sample}; {_plan(pressure)}", *notes]:
         typer.echo(note, err=True)
     try:
-        measured, interrupted = _press(pressure, requests)
+        notes.clear()
+        measured, interrupted = _press(pressure, requests, notes)
     except ChildError as error:
         fail(str(error))
     if measured is None:
         fail("interrupted before anything was measured", _INTERRUPTED)
     if json:
-        print_json({**_settings(pressure, sample), "interrupted": interrupted, **_figures(measured)})
+        print_json(
+            {**_settings(pressure, sample), "interrupted": interrupted, "notes": notes, **_figures(measured)}
+        )
     else:
         print_summary(measured, pressure.rate)
+        for note in notes:
+            typer.echo(note)
     if measured.errors or not measured.requests:
         raise typer.Exit(FAILED)
     if interrupted:
@@ -139,7 +144,7 @@ def _recorded(
     return requests, f"{count} of {path}, in turn"
 
 
-def _press(pressure: Pressure, requests: list[Inputs]) -> tuple[Measurement | None, bool]:
+def _press(pressure: Pressure, requests: list[Inputs], notes: list[str]) -> tuple[Measurement | None, bool]:
     spec = Spec(
         address=pressure.address,
         model=pressure.model,
@@ -162,6 +167,8 @@ def _press(pressure: Pressure, requests: list[Inputs]) -> tuple[Measurement | No
                 live.show(second)
         except KeyboardInterrupt:  # the second one: without the answers that are still to come
             pass
+        if press.unanswered:
+            notes.append(f"{press.unanswered:,} calls were still in flight, and are in no figure")
         return press.measurement(), bool(ended)
 
 
