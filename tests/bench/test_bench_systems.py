@@ -1,4 +1,4 @@
-"""Every system under test: over its real server and its own client where it can run, else with the reason why not."""
+"""Every system under test: its real server and its own client where it can run, else the reason why not."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ COMPARED = (
     RPC_ECHO,
     GRPC_ECHO,
 )
+#: Nobody has to wait whether the models change; batches may leave the event loop.
+FLAGS = {
+    "tensorwire": ("--settle-time", "0"),
+    "tensorwire processes": ("--settle-time", "0"),
+    "tensorwire front ends": ("--settle-time", "0"),
+    "grpc": ("--executor", "2"),
+}
 NATIVE = (CPP_CALLBACK, CPP_ASYNC, THRIFT_CPP)
 
 
@@ -65,14 +72,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(name: str, repository: Path, logs: Path) -> Generator[Server]:
     if reason := unavailable(name):
         pytest.skip(f"{name}: {reason}")
-    with start_server(SYSTEMS[name].server, repository, logs, flags_of(SYSTEMS[name])) as server:
+    with start_server(SYSTEMS[name].server, repository, logs, FLAGS.get(SYSTEMS[name].server, ())) as server:
         yield server
-
-
-def flags_of(system: System) -> tuple[str, ...]:
-    """The models are not being copied, so nobody has to wait whether they change."""
-    serves_models = system.server in ("tensorwire", "tensorwire processes", "tensorwire front ends")
-    return ("--settle-time", "0") if serves_models else ()
 
 
 def answer(system: System, server: Server) -> np.ndarray:
@@ -88,17 +89,18 @@ def answer(system: System, server: Server) -> np.ndarray:
     return asyncio.run(call())
 
 
-@pytest.mark.parametrize("name", COMPARED)
-def test_a_system_answers_and_leaves_nothing_behind(name: str, repository: Path, tmp_path: Path) -> None:
-    system = SYSTEMS[name]
-    with running(name, repository, tmp_path) as server:
-        assert psutil.pid_exists(server.pid)
-        output = answer(system, server)
+@pytest.mark.parametrize("server_key", dict.fromkeys(SYSTEMS[name].server for name in COMPARED))
+def test_systems_answer_and_leave_nothing_behind(server_key: str, repository: Path, tmp_path: Path) -> None:
+    names = [name for name in COMPARED if SYSTEMS[name].server == server_key]
     inputs = CASE.inputs(1)[0]
-    if system.verified:
-        CASE.verify(inputs, output)
-    else:
-        assert output.tobytes() == inputs.tobytes()[:SIZED_REPLY]
+    with running(names[0], repository, tmp_path) as server:
+        assert psutil.pid_exists(server.pid)
+        for system in map(SYSTEMS.__getitem__, names):
+            output = answer(system, server)
+            if system.verified:
+                CASE.verify(inputs, output)
+            else:
+                assert output.tobytes() == inputs.tobytes()[:SIZED_REPLY]
     assert not psutil.Process().children(recursive=True)
 
 
@@ -117,7 +119,7 @@ def test_a_native_system_measures_closed_and_open_loops(name: str, tmp_path: Pat
         )
         assert measured.errors == {}
         assert measured.offered == 500
-        assert 0 < measured.requests <= 110
+        assert 0 < measured.requests <= 126  # what was due in warm-up and measured part
         with pytest.raises(ValueError, match="3 client processes"):
             clients.measure(closed, 3)
     assert not psutil.Process().children(recursive=True)
@@ -157,9 +159,3 @@ def test_a_missing_module_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = System("x", "echo", ".echo:open_client", modules=("no_such_module", "no_such.part", "json"))
     monkeypatch.setitem(SYSTEMS, "x", missing)
     assert unavailable("x") == "not installed: no_such_module, no_such.part (pip install 'tensorwire[bench]')"
-
-
-def test_a_batch_in_an_executor_does_not_hold_up_other_models(repository: Path, tmp_path: Path) -> None:
-    """The flag reaches the server; with it batches leave the event loop."""
-    with start_server("grpc", repository, tmp_path, ("--executor", "2")) as server:
-        CASE.verify(CASE.inputs(1)[0], answer(SYSTEMS[GRPC], server))
