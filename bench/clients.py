@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from .child import Ready
 from .histogram import encode
@@ -17,6 +15,7 @@ from .load import Job, Outcome
 from .processes import Child, ChildError
 from .recorder import Measurement, Samples, latencies, merge
 from .servers import Server
+from .shares import seed_of, shares
 from .systems import CALL_TIMEOUT
 
 _READY_SECONDS: Final = 30.0
@@ -87,13 +86,7 @@ def parts(job: Job, processes: int) -> list[Job]:
             rate=job.rate / processes,
             # Fixed arrivals of all processes together are evenly spaced; Poisson arrivals are independent.
             phase=number / job.rate if job.rate else 0.0,
-            seed=int(np.random.SeedSequence((job.seed, number)).generate_state(1)[0]),
+            seed=seed_of(job.seed, number),
         )
         for number, callers in enumerate(shares(job.concurrency, processes))
     ]
-
-
-def shares(callers: int, processes: int) -> Sequence[int]:
-    """How many of at least as many callers each process has; no two differ by more than one."""
-    each, over = divmod(callers, processes)
-    return [each + (number < over) for number in range(processes)]

@@ -64,6 +64,10 @@ class Recorder:
         """Calls that ended so far, failed ones included."""
         return len(self._samples) + self._slow + self._other + sum(self.errors.values())
 
+    def since(self, first: int) -> Latencies:
+        """The latencies from number ``first`` on that were recorded until now."""
+        return np.array(self._samples[first:], np.float64)
+
     def _counts(self) -> _Counts:
         return _Counts(len(self._samples), self._slow, self._other)
 

@@ -15,6 +15,8 @@ from ...rpc.errors import UnavailableError
 
 Tensor = np.ndarray[Any, np.dtype[Any]]
 _NO_TURN: Final = nullcontext()
+#: A version may be retired between being looked up and being taken; its successor is there by then.
+_TRIES: Final = 3
 
 
 class Backend(Protocol):
@@ -44,6 +46,8 @@ class ManagerBackend:
         self._manager = Manager(ManagerConfig(repository=repository))
         self._ready_timeout = ready_timeout
         self._turns: dict[tuple[str, int], threading.Lock] = {}
+        #: Model -> rows and batches that were run; not exact where several threads run them.
+        self.counted: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> ManagerBackend:
         self._manager.start()
@@ -68,10 +72,9 @@ class ManagerBackend:
         names = self.output_names(model)
 
         def run(inputs: dict[str, Tensor]) -> list[Tensor]:
-            # Looked up per batch, as tensorwire does, so that a version swap would be followed.
-            handle = self._handle(model)
-            if not handle.acquire():
-                raise UnavailableError(f"model {model!r} is being unloaded")
+            handle = self._acquired(model)
+            rows, batches = self.counted.get(model, (0, 0))
+            self.counted[model] = rows + len(next(iter(inputs.values()))), batches + 1
             try:
                 with self._turn(handle):
                     return handle.servable.run(inputs, names)
@@ -79,6 +82,14 @@ class ManagerBackend:
                 handle.release()
 
         return run
+
+    def _acquired(self, model: str) -> ServableHandle:
+        """Looked up per batch, as tensorwire does, so that a version swap is followed."""
+        for _ in range(_TRIES):
+            handle = self._handle(model)
+            if handle.acquire():
+                return handle
+        raise UnavailableError(f"model {model!r} is being unloaded")
 
     def _turn(self, handle: ServableHandle) -> AbstractContextManager[object]:
         """Models that take one call at a time get them so."""

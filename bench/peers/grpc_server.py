@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import signal
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -135,6 +137,8 @@ async def _main(options: argparse.Namespace) -> None:
         executor = stack.enter_context(ThreadPoolExecutor(options.executor)) if options.executor else None
         service = InferenceService(backend, executor, options.max_batch_bytes, max(1, options.executor))
         await run(service.model_infer, options.bind, share_port=options.share_port)
+        # Last words, for who wants to know how the batches were.
+        print(f"batches: {json.dumps(backend.counted)}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
