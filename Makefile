@@ -92,10 +92,12 @@ bench-peers:
 		else echo "not built: $$peer" >&2; fi; \
 	done; [ -n "$$built" ]
 
-# Triton's server, which is inside of a wheel of 55 MB; beside the environment, whose packages it would change.
+# Triton's server, which is inside of a wheel of 55 MB; beside the environment, because its Python backend needs
+# a NumPy before 2. ONNX Runtime is the same as in the environment.
 bench-triton: $(READY)
 	@$(STEP) "installing tritonserver into build/peers/triton" $(PIP) --quiet --no-deps --upgrade \
-		--target build/peers/triton 'nvidia-pytriton==0.7.0'
+		--target build/peers/triton 'nvidia-pytriton==0.7.0' 'numpy<2' flatbuffers packaging protobuf \
+		onnxruntime==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')
 
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation

@@ -121,6 +121,7 @@ SERVERS: Final[dict[str, _Start]] = {
     "grpc echo": _module("peers.grpc_echo", models=False),
     "grpc c++ callback": _grpc_cpp("server"),
     "grpc c++ async": _grpc_cpp("async_server"),
+    "triton": _module("peers.triton.server"),
     "thrift": _module("peers.thrift.server"),
     "thrift c++": _thrift_cpp,
     "echo": _module("echo", models=False),

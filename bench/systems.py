@@ -243,6 +243,15 @@ SYSTEMS: Final[dict[str, System]] = {
             probe=".peers.grpc_cpp.peer:missing",
         ),
         System(
+            TRITON,
+            "triton",
+            _GRPC + "open_client",
+            modules=(*_GRPC_MODULES, "onnx"),
+            options="tritonserver of nvidia-pytriton 0.7.0; its only backend is Python: ONNX Runtime in one "
+            "process for each model, dynamic batching without a delay; client as grpc.aio, one channel",
+            probe=".peers.triton.server:missing",
+        ),
+        System(
             THRIFT,
             "thrift",
             ".peers.thrift.client:open_client",

@@ -57,7 +57,7 @@ class Echo final : public InferenceIf {
   }
 };
 
-// Says where it listens, when it does, and stops the server when stdin closes.
+// Says where it listens, when it does.
 class Announcer final : public server::TServerEventHandler {
  public:
   explicit Announcer(server::TNonblockingServer* server) : server_(server) {}
@@ -71,6 +71,14 @@ class Announcer final : public server::TServerEventHandler {
   server::TNonblockingServer* server_;
 };
 
+// Ends the process when stdin closes: stop() is lost where it comes before the loops have begun.
+void EndWithStdin() {
+  char ignored[4096];
+  while (read(STDIN_FILENO, ignored, sizeof ignored) > 0) {
+  }
+  _exit(0);
+}
+
 }  // namespace
 
 int main() {
@@ -80,12 +88,6 @@ int main() {
   server.setNumIOThreads(std::max(1u, std::thread::hardware_concurrency()));
   server.setMaxFrameSize(kMaxFrame);
   server.setServerEventHandler(std::make_shared<Announcer>(&server));
-  std::thread watcher([&server] {
-    char ignored[4096];
-    while (read(STDIN_FILENO, ignored, sizeof ignored) > 0) {
-    }
-    server.stop();
-  });
+  std::thread(EndWithStdin).detach();
   server.serve();
-  watcher.join();
 }
