@@ -77,7 +77,7 @@ def _counts(verdict: Verdict) -> str:
         return "Nothing was measured with both tensorwire and gRPC."
     by = {outcome: sum(one.outcome == outcome for one in found) for outcome in {one.outcome for one in found}}
     parts = [
-        f"{by[outcome]} times {word}"
+        f"{f'{by[outcome]} times' if by[outcome] > 1 else 'once'} {word}"
         for outcome, word in (
             ("faster", "faster"),
             ("slower", "slower"),
