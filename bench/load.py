@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
@@ -13,11 +15,13 @@ from .closed_load import closed_loop, closed_threads
 from .meters import CpuMeter
 from .models import OUTPUT, Array, Case, case_of
 from .open_load import OpenLoop, open_threads
-from .recorder import Measurement, Samples
+from .recorder import REFUSALS, Measurement, Samples
 from .systems import CALL_TIMEOUT, AsyncCall, AsyncSystem, SyncCall, SyncSystem
 
 #: Different inputs in a run; callers share them.
 _INPUTS: Final = 16
+#: Seconds until a server that refused is asked again.
+_AGAIN: Final = 0.05
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +54,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     phase: float = 0.0
 
+    def cases(self) -> list[Case]:
+        """The ordinary one, and the slow one where there is one."""
+        return [case_of(name) for name in (self.case, self.slow_case) if name]
+
     def due_times(self, begin: float) -> Iterator[float]:
         """When the calls of an open loop are due; see :func:`.arrivals.due_times`."""
         assert self.arrivals != "closed"
@@ -64,45 +72,72 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
 
 
-async def run_async(system: AsyncSystem, job: Job, meter: CpuMeter, *, verified: bool = True) -> Samples:
+async def run_async(system: AsyncSystem, job: Job, meter: CpuMeter) -> Samples:
     """Measure an asynchronous client.
 
     Raises:
-        ValueError: the system answered wrongly, or the job makes no sense.
+        ValueError: the job makes no sense.
     """
-
-    async def first(case: Case, inputs: Array) -> None:
-        outputs = await system.caller(case, inputs, job.timeout)()
-        if verified:
-            case.verify(inputs, outputs[OUTPUT])
-
-    for case in _cases(job):
-        await first(case, case.inputs(1)[0])
     calls: Calls[AsyncCall] = _calls(job, system.caller, system.code_of)
     if job.arrivals == "closed":
         return await closed_loop(calls, job.concurrency, job.warmup, job.duration, meter)
     return await OpenLoop(calls, job.due_times, job.concurrency).run(job.warmup, job.duration, meter)
 
 
-def run_sync(system: SyncSystem, job: Job, meter: CpuMeter, *, verified: bool = True) -> Samples:
+def run_sync(system: SyncSystem, job: Job, meter: CpuMeter) -> Samples:
     """Measure a blocking client, which ``job.concurrency`` threads share.
 
     Raises:
-        ValueError: the system answered wrongly, or the job makes no sense.
+        ValueError: the job makes no sense.
     """
-    for case in _cases(job):
-        inputs = case.inputs(1)[0]
-        outputs = system.caller(case, inputs, job.timeout)()
-        if verified:
-            case.verify(inputs, outputs[OUTPUT])
     calls: Calls[SyncCall] = _calls(job, system.caller, system.code_of)
     if job.arrivals == "closed":
         return closed_threads(calls, job.concurrency, job.warmup, job.duration, meter)
     return open_threads(calls, job.due_times, job.concurrency, job.warmup, job.duration, meter)
 
 
-def _cases(job: Job) -> list[Case]:
-    return [case_of(name) for name in (job.case, job.slow_case) if name]
+async def verify_async(system: AsyncSystem, case: Case, *, compared: bool = True) -> None:
+    """Make one call of a case. ``compared``: its answer must be the model's.
+
+    A server that is busy with the calls of other processes may refuse: it is asked again.
+
+    Raises:
+        ValueError: the system answered wrongly.
+    """
+    inputs = case.inputs(1)[0]
+    call = system.caller(case, inputs)
+    until = time.monotonic() + CALL_TIMEOUT
+    while True:
+        try:
+            outputs = await call()
+            break
+        except Exception as error:
+            if system.code_of(error) not in REFUSALS or time.monotonic() > until:
+                raise
+            await asyncio.sleep(_AGAIN)
+    if compared:
+        case.verify(inputs, outputs[OUTPUT])
+
+
+def verify_sync(system: SyncSystem, case: Case, *, compared: bool = True) -> None:
+    """The same for a blocking client.
+
+    Raises:
+        ValueError: the system answered wrongly.
+    """
+    inputs = case.inputs(1)[0]
+    call = system.caller(case, inputs)
+    until = time.monotonic() + CALL_TIMEOUT
+    while True:
+        try:
+            outputs = call()
+            break
+        except Exception as error:
+            if system.code_of(error) not in REFUSALS or time.monotonic() > until:
+                raise
+            time.sleep(_AGAIN)
+    if compared:
+        case.verify(inputs, outputs[OUTPUT])
 
 
 def _calls(
@@ -114,7 +149,7 @@ def _calls(
         inputs = case.inputs(_INPUTS)
         return [caller(case, inputs[number % _INPUTS], job.timeout) for number in range(job.concurrency)]
 
-    ordinary, *slow = (made(case) for case in _cases(job))
+    ordinary, *slow = map(made, job.cases())
     return Calls(
         ordinary,
         code_of,

@@ -178,9 +178,9 @@ def build_repository(directory: Path) -> Path:
         [node("Slice", [INPUT, "first", "last", "axis"], ["head"]), node("Mul", ["head", "scale"], [OUTPUT])],
         (["n"], [SIZED_REPLY // 4]),
         {
-            "first": np.int64([0]),
-            "last": np.int64([SIZED_REPLY // 4]),
-            "axis": np.int64([1]),
+            "first": np.array([0], np.int64),
+            "last": np.array([SIZED_REPLY // 4], np.int64),
+            "axis": np.array([1], np.int64),
             "scale": _VECTOR_SCALE,
         },
     )

@@ -96,6 +96,12 @@ def _grpc_cpp(program: str) -> _Start:
     return start
 
 
+def _thrift_cpp(_repository: Path, log: Path, flags: Sequence[str]) -> AbstractContextManager[Server]:
+    from .peers.thrift_cpp.peer import start_server
+
+    return start_server(log, flags)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -115,5 +121,7 @@ SERVERS: Final[dict[str, _Start]] = {
     "grpc echo": _module("peers.grpc_echo", models=False),
     "grpc c++ callback": _grpc_cpp("server"),
     "grpc c++ async": _grpc_cpp("async_server"),
+    "thrift": _module("peers.thrift.server"),
+    "thrift c++": _thrift_cpp,
     "echo": _module("echo", models=False),
 }

@@ -242,6 +242,25 @@ SYSTEMS: Final[dict[str, System]] = {
             f"C++, {_CPP}",
             probe=".peers.grpc_cpp.peer:missing",
         ),
+        System(
+            THRIFT,
+            "thrift",
+            ".peers.thrift.client:open_client",
+            asynchronous=False,
+            modules=("thriftpy2",),
+            options="thriftpy2 with its Cython binary protocol, framed; TThreadedServer, whose threads batch "
+            "among themselves; a connection for each call in flight",
+        ),
+        System(
+            THRIFT_CPP,
+            "thrift c++",
+            ".peers.thrift_cpp.peer:open_clients",
+            verified=False,
+            native=True,
+            options="TNonblockingServer with an I/O thread for each core, binary protocol, framed, no model "
+            "behind it; a connection and a thread for each call in flight",
+            probe=".peers.thrift_cpp.peer:missing",
+        ),
         System(SYNC, "tensorwire", _TENSORWIRE + "open_sync", asynchronous=False),
         System(SPINNING, "tensorwire", _TENSORWIRE + "open_spinning", asynchronous=False),
         System(ECHO, "echo", ".echo:open_client", asynchronous=False, verified=False),

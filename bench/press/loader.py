@@ -102,7 +102,7 @@ def _code_of(error: Exception) -> str:
     return code_name(error.code) if isinstance(error, RpcError) else type(error).__name__
 
 
-def _calls(clients: list[AsyncClient], spec: Spec, requests: list[Any]) -> Calls[AsyncCall]:
+def _calls(clients: list[AsyncClient], spec: Spec, requests: list[Any]) -> list[AsyncCall]:
     """Every request over every connection, in turn."""
 
     def call(client: AsyncClient, inputs: Any) -> AsyncCall:
@@ -110,7 +110,7 @@ def _calls(clients: list[AsyncClient], spec: Spec, requests: list[Any]) -> Calls
         version, label = spec.version, spec.label
         return lambda: predict(model, inputs, version=version, label=label, timeout=timeout)
 
-    return Calls([call(client, inputs) for inputs in requests for client in clients], _code_of)
+    return [call(client, inputs) for inputs in requests for client in clients]
 
 
 async def _main(spec: Spec) -> None:
@@ -126,11 +126,14 @@ async def _main(spec: Spec) -> None:
             await stack.enter_async_context(AsyncClient(spec.address, timeout=spec.timeout, fuse=spec.fuse))
             for _ in range(spec.connections)
         ]
+        # Connected, before it counts. Whatever fails here fails in the load, too, and is counted there.
+        first = [call() for call in _calls(clients, spec, requests[:1])]
+        await asyncio.gather(*first, return_exceptions=True)
         say(Ready())
         if not await asyncio.to_thread(sys.stdin.buffer.readline):
             return
         listening = asyncio.create_task(listen())
-        await Loader(spec, _calls(clients, spec, requests)).run(stop)
+        await Loader(spec, Calls(_calls(clients, spec, requests), _code_of)).run(stop)
         # The harness closes stdin when it has heard enough.
         await listening
 

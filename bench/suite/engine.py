@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -73,14 +74,13 @@ def _main(repository: Path) -> None:
             run = backend.runner(case.model)
             batch = {INPUT: np.concatenate(case.inputs(asked.requests))}
             run(batch)
-            say(Took(_seconds(lambda run=run, batch=batch: run(batch), asked) / asked.requests))
+            say(Took(_seconds(partial(run, batch), asked.seconds) / asked.requests))
 
 
-def _seconds(call: object, asked: Asked) -> float:
-    """Of one call, on average."""
-    assert callable(call)
+def _seconds(call: Callable[[], object], seconds: float) -> float:
+    """Of one call, on average over so many seconds."""
     calls, begun = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begun) < asked.seconds or not calls:
+    while (elapsed := time.perf_counter() - begun) < seconds or not calls:
         for _ in range(_CALLS):
             call()
         calls += _CALLS

@@ -128,7 +128,7 @@ def swapped_content() -> bytes:
         "table": table,
         "nothing": np.float32(0),
         "two": np.float32(2),
-        "last": np.int64([-1]),
+        "last": np.array([-1], np.int64),
     }
     shape: list[Any] = ["batch", _QUICK_FLOATS]
     graph = helper.make_graph(

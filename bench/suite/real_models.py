@@ -59,19 +59,22 @@ TOKENS: Final = Case(
 
 def write_squeezenet(directory: Path) -> None:
     """SqueezeNet's structure from the ``onnx`` package; its weights are constants, its arithmetic is real."""
-    import onnx
     from onnx import backend
 
     data = Path(str(backend.__path__[0])) / "test" / "data" / "light" / "light_squeezenet.onnx"
-    _write(directory, onnx.load(str(data)))
+    _write(directory, _load(data))
 
 
 def write_tokens(directory: Path) -> None:
     """Magika where it is installed, else an embedding, its mean and a layer."""
-    import onnx
-
     path = magika_file()
-    _write(directory, onnx.load(str(path)) if path is not None else _embedding())
+    _write(directory, _load(path) if path is not None else _embedding())
+
+
+def _load(path: Path) -> Any:
+    from onnx import ModelProto
+
+    return ModelProto.FromString(path.read_bytes())
 
 
 def _write(directory: Path, model: Any) -> None:

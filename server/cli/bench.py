@@ -53,7 +53,7 @@ _Budget = Annotated[
     typer.Option(
         min=1.0,
         metavar="SECONDS",
-        help="All of it; measurements are shortened to keep it. Default: 18 minutes, 95 s with --quick.",
+        help="All of it; measurements are shortened to keep it. Default: 18 minutes, 104 s with --quick.",
         show_default=False,
     ),
 ]

@@ -66,7 +66,7 @@ def run(pressure: Pressure, *, json: bool) -> None:
     if measured is None:
         fail("interrupted before anything was measured", _INTERRUPTED)
     if json:
-        print_json({**_settings(pressure, sample), "interrupted": interrupted, "measured": measured})
+        print_json({**_settings(pressure, sample), "interrupted": interrupted, **_figures(measured)})
     else:
         print_summary(measured, pressure.rate)
     if measured.errors or not measured.requests:
@@ -88,6 +88,12 @@ def _settings(pressure: Pressure, sample: str) -> dict[str, Any]:
         "timeout",
     )
     return {"server": pressure.address, "sample": sample, **{name: getattr(pressure, name) for name in shown}}
+
+
+def _figures(measured: Measurement) -> dict[str, Any]:
+    """Without what is not seen from here: the server's side."""
+    hidden = ("server_cpu_per_request", "server_rss", "histogram", "slow")
+    return {name: value for name, value in msgspec.to_builtins(measured).items() if name not in hidden}
 
 
 def _plan(pressure: Pressure) -> str:
