@@ -147,7 +147,7 @@ def test_what_is_slower_comes_before_the_contents(tmp_path: Path) -> None:
         suite([point(FUSED, 10, rounds=[measured(server_cpu_per_request=0.0)]), point(FUSED, 10, 16)]),
         suite([point(FUSED, 10, 0), point(FUSED, 10, 1)], [info(axis=Axis(name="n", scale="linear"))]),
     ],
-    ids="no-scenarios no-points failures errors one-round zero-along zero-up linear".split(),
+    ids=["no-scenarios", "no-points", "failures", "errors", "one-round", "zero-along", "zero-up", "linear"],
 )
 def test_odd_runs_give_a_page(found: Suite) -> None:
     Reader(page(found))
