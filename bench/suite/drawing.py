@@ -148,8 +148,9 @@ def scale_up(axes: Any, values: Sequence[float], *, log: bool) -> None:
     """The upward axis: logarithmic where asked for and possible, with numbers that can be read."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = min(values), max(values)
-    if log and low > 0:
+    high = max(values)
+    low = min((value for value in values if value > 0), default=0.0)
+    if log and low:
         axes.set_yscale("log")
         room = max(high / low, 1.5) ** 0.06
         axes.set_ylim(low / room, high * room)

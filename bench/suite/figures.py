@@ -101,9 +101,14 @@ def gain(ours: Point, theirs: Point, figure: Figure) -> Comparison | None:
     if not figure.more_is_better:
         ours_rounds, theirs_rounds = theirs_rounds, ours_rounds
     found = Comparison.of([figure.of(one) for one in ours_rounds], [figure.of(one) for one in theirs_rounds])
-    if min(len(ours_rounds), len(theirs_rounds)) < ENOUGH_ROUNDS:
+    if not enough_rounds(ours, theirs):
         return Comparison(found.ratio, found.low, found.high, shown=False)
     return found
+
+
+def enough_rounds(*points: Point) -> bool:
+    """Whether each has a spread, without which no difference can be shown."""
+    return all(len(answered(point)) >= ENOUGH_ROUNDS for point in points)
 
 
 def share_of_ceiling(suite: Suite, point: Point) -> float | None:

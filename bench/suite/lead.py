@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from .figures import BASELINE, FIGURES, NO_DIFFERENCE, family, is_grpc, number, times
+from .figures import BASELINE, FIGURES, NO_DIFFERENCE, family, is_grpc, times
 from .results import ScenarioInfo, Suite
 from .verdict import Standing, Verdict
 
@@ -77,11 +77,12 @@ def _counts(verdict: Verdict) -> str:
         return "Nothing was measured with both tensorwire and gRPC."
     by = {outcome: sum(one.outcome == outcome for one in found) for outcome in {one.outcome for one in found}}
     parts = [
-        f"{by[outcome]} times {word}"
+        f"{f'{by[outcome]} times' if by[outcome] > 1 else 'once'} {word}"
         for outcome, word in (
             ("faster", "faster"),
             ("slower", "slower"),
             (NO_DIFFERENCE, f'with "{NO_DIFFERENCE}"'),
+            ("one round", "with one round only, which shows nothing"),
             ("failed", "without an answer where gRPC answered"),
             ("peer failed", "alone in answering"),
         )
@@ -140,8 +141,14 @@ def _cautions(suite: Suite, verdict: Verdict) -> list[str]:
     found: list[str] = []
     if suite.interrupted:
         found.append("The run was interrupted: what follows is what was measured until then.")
-    if suite.settings.rounds < 2:
-        found.append(f'With one round there is no spread, so every comparison says "{NO_DIFFERENCE}".')
+    if any(one.outcome == "one round" for one in verdict.standings):
+        found.append("With one round there is no spread, which shows nothing: such ratios stand in brackets.")
+    doubtful = sum(one.doubtful for one in verdict.against())
+    if doubtful:
+        found.append(
+            f"In {doubtful} of {len(verdict.against())} comparisons with all peers the median of its best "
+            "system is worse, but a difference is not shown."
+        )
     if not any(is_grpc(point.system) and point.rounds for point in suite.points):
         found.append("No gRPC system was measured.")
     missing = list(dict.fromkeys(one.system for one in suite.not_run if not one.scenario))
@@ -163,7 +170,7 @@ def _glance(info: ScenarioInfo, verdict: Verdict) -> Glance:
         best=verdict.best.get(info.key, ""),
         python=_gains([one for one in found if one.theirs == BASELINE]),
         cpp=_gains([one for one in found if family(one.theirs) == "grpc c++"]),
-        slower=", ".join(peers) if peers else "nowhere" if found else "",
+        slower=", ".join(peers) if peers else "none shown" if found else "",
     )
 
 
@@ -171,6 +178,9 @@ def _gains(found: Sequence[Standing]) -> str:
     """The range of ratios that are shown."""
     shown = sorted(one.gain.ratio for one in found if one.outcome in ("faster", "slower"))
     if not shown:
+        single = sorted(one.gain.ratio for one in found if one.outcome == "one round" and one.gain.ratio)
+        if single:
+            return f"({_range(single)})"
         return NO_DIFFERENCE if any(one.outcome == NO_DIFFERENCE for one in found) else ""
-    partly = len(shown) < sum(one.outcome == NO_DIFFERENCE for one in found) + len(shown)
-    return _range(shown) + (f"; {number(len(found) - len(shown))} x {NO_DIFFERENCE}" if partly else "")
+    open_ones = sum(one.outcome == NO_DIFFERENCE for one in found)
+    return _range(shown) + (f"; {open_ones} of {len(found)}: {NO_DIFFERENCE}" if open_ones else "")

@@ -16,9 +16,10 @@ SPLIT_NOTE: Final = (
     "Wall time per request: of the RPC layer with an echo behind it, of the engine in a loop, what the two "
     "add up to, and of the server with the engine. Where both is less than predicted, they overlap in time."
 )
+NOWHERE_SLOWER: Final = "Nowhere is shown that tensorwire's best system of a scenario is slower than a peer."
 RATIO_NOTE: Final = (
     "Ratios above 1x: tensorwire is better by so much, whichever way the figure goes. "
-    f'"{NO_DIFFERENCE}": the ranges over the rounds overlap.'
+    f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing.'
 )
 TAIL_NOTE: Final = "Where throughput decides, these p99 are worse than a peer's in the same situation."
 CEILINGS_NOTE: Final = "What the load generator reaches against a server that answers without looking."

@@ -167,8 +167,12 @@ def _line_plot(scene: Scene, key: str, title: str, label: str, panels: Sequence[
 
 
 def _wide(values: Sequence[float]) -> bool:
-    """Whether values span so much that only a logarithmic scale shows all of them."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_FROM
+    """Whether values span so much that only a logarithmic scale shows all of them.
+
+    A zero is CPU time that was too short to be counted; it does not make the others unreadable.
+    """
+    above = [value for value in values if value > 0]
+    return bool(above) and max(above) / min(above) > _LOG_FROM
 
 
 def _refusals(scene: Scene) -> Plot:

@@ -13,6 +13,7 @@ from .notes import (
     AGAIN,
     CEILING_NOTE,
     CEILINGS_NOTE,
+    NOWHERE_SLOWER,
     RATIO_NOTE,
     SPLIT_NOTE,
     TAIL_NOTE,
@@ -70,7 +71,7 @@ def _first_lines(first: Lead) -> list[str]:
     if first.slower:
         parts += ["Slower than a peer, tensorwire's best system of the scenario:", bullets(first.slower)]
     elif any(glance.slower for glance in first.glances):
-        parts.append("tensorwire's best system of each scenario was slower than no peer.")
+        parts.append(NOWHERE_SLOWER)
     if first.cautions:
         parts.append(bullets(first.cautions))
     if first.others:

@@ -13,6 +13,7 @@ from .figures import (
     NO_DIFFERENCE,
     answered,
     baseline_of,
+    enough_rounds,
     failed_calls,
     gain,
     is_ours,
@@ -169,6 +170,8 @@ def _ratio(suite: Suite, info: ScenarioInfo, point: Point, baseline: str) -> str
     found = gain(point, other, FIGURES[info.figure]) if other is not None else None
     if found is None or not found.ratio:
         return ""
+    if other is not None and not enough_rounds(point, other):
+        return f"({times(found.ratio)})"
     return times(found.ratio) if found.shown else NO_DIFFERENCE
 
 

@@ -13,6 +13,7 @@ from .figures import (
     FIGURES,
     NO_DIFFERENCE,
     answered,
+    enough_rounds,
     failed_calls,
     gain,
     is_grpc,
@@ -23,7 +24,7 @@ from .figures import (
 )
 from .results import Point, ScenarioInfo, Suite
 
-Outcome = Literal["faster", "slower", "no difference shown", "failed", "peer failed"]
+Outcome = Literal["faster", "slower", "no difference shown", "one round", "failed", "peer failed"]
 Answer = Literal["yes", "mostly", "no", "open"]
 #: From this share of comparisons with gRPC that are lost on, the answer is no.
 _TOO_MUCH_LOST: Final = 0.5
@@ -57,6 +58,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     def lost(self) -> bool:
         """Whether the peer did better."""
         return self.outcome in ("slower", "failed")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the peer's median is better, but nothing is shown."""
+        return self.outcome in (NO_DIFFERENCE, "one round") and 0 < self.gain.ratio < 1
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +132,8 @@ def _standing(ours: Point, theirs: Point, figure: str, *, best: bool) -> Standin
     outcome: Outcome
     if found is None:
         outcome = "peer failed" if answered(ours) else "failed"
+    elif not enough_rounds(ours, theirs):
+        outcome = "one round"
     elif not found.shown:
         outcome = NO_DIFFERENCE
     else:

@@ -144,17 +144,10 @@ def test_what_is_slower_comes_before_the_contents(tmp_path: Path) -> None:
         suite([point(FUSED, 0, rounds=[measured(0, errors={"UNAVAILABLE": 3})])]),
         suite([point(FUSED, 10, rounds=[measured(10)]), point(FUSED, 20, 128, rounds=[measured(20)])]),
         suite([point(FUSED, 10, 0)], [info(axis=Axis(name="load"))]),
+        suite([point(FUSED, 10, rounds=[measured(server_cpu_per_request=0.0)]), point(FUSED, 10, 16)]),
         suite([point(FUSED, 10, 0), point(FUSED, 10, 1)], [info(axis=Axis(name="n", scale="linear"))]),
     ],
-    ids=[
-        "no scenarios",
-        "no points",
-        "failures only",
-        "errors only",
-        "one round",
-        "zero on a log axis",
-        "linear",
-    ],
+    ids=["no-scenarios", "no-points", "failures", "errors", "one-round", "zero-along", "zero-up", "linear"],
 )
 def test_odd_runs_give_a_page(found: Suite) -> None:
     Reader(page(found))

@@ -22,7 +22,7 @@ def test_faster_everywhere_is_a_yes() -> None:
     found = suite([point(FUSED, 9000), point(UNFUSED, 6000), point(GRPC, 1000), point(CPP, 5000)])
     assert judge(found).answer == "yes"
     assert "in no scenario was gRPC faster" in first_lines(found)
-    assert "slower than no peer" in first_lines(found)
+    assert "Nowhere is shown" in first_lines(found)
 
 
 def test_where_it_is_slower_is_in_the_first_lines() -> None:
@@ -66,13 +66,20 @@ def test_overlapping_ranges_show_nothing() -> None:
     assert verdict.answer == "open"
 
 
+def test_a_worse_median_is_told_even_if_it_shows_nothing() -> None:
+    found = suite([point(FUSED, 1000), point(GRPC, 1005)])
+    assert "In 1 of 1 comparisons with all peers the median of its best system is worse" in first_lines(found)
+
+
 def test_one_round_shows_nothing() -> None:
     found = suite(
         [point(FUSED, 9000, rounds=[measured(9000)]), point(GRPC, 1000, rounds=[measured(1000)])],
         settings=Settings(rounds=1, warmup=0.1, duration=1.0),
     )
     assert judge(found).answer == "open"
+    assert [one.outcome for one in judge(found).standings] == ["one round"]
     assert "With one round there is no spread" in first_lines(found)
+    assert summary(found).count("(9x)") == 2
 
 
 def test_no_answer_where_the_peer_answers_is_a_loss() -> None:
