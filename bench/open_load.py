@@ -122,24 +122,37 @@ def open_threads(
     settle()
     meter.prepare()
     record = ByDue(Recorder(), calls)
-    begin = _clock() + _AHEAD
-    due = Due(schedule(begin), begin + warmup, begin + warmup + duration)
-    record.counts_from = due.counts_from
+    gate, dues = threading.Event(), list[Due]()
     threads = [
-        threading.Thread(target=_blocking_caller, args=(due, record), name=f"caller-{number}")
+        threading.Thread(target=_behind_gate, args=(gate, dues, record), name=f"caller-{number}")
         for number in range(limit)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
+        # Only now: to start many threads takes longer than some measurements.
+        begin = _clock() + _AHEAD
+        due = Due(schedule(begin), begin + warmup, begin + warmup + duration)
+        record.counts_from = due.counts_from
+        dues.append(due)
+        gate.set()
         time.sleep(max(0.0, due.counts_from - _clock()))
         period = record.period(meter)
         time.sleep(max(0.0, due.end - _clock()))
         period.end()
     finally:
+        gate.set()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
     return record.samples(period, due)
+
+
+def _behind_gate(gate: threading.Event, dues: list[Due], record: ByDue[SyncCall]) -> None:
+    """Wait until all threads are there; without anything due the run was broken off before."""
+    gate.wait()
+    for due in dues:
+        _blocking_caller(due, record)
 
 
 def _blocking_caller(due: Due, record: ByDue[SyncCall]) -> None:

@@ -13,7 +13,6 @@ from ..systems import (
     GRPC_CHANNELS,
     GRPC_THREADS,
     PROCESSES,
-    SYSTEMS,
     THREADS,
     THRIFT,
     THRIFT_CPP,
@@ -26,8 +25,8 @@ GRPC_PYTHON: Final = (GRPC, GRPC_CHANNELS, GRPC_THREADS)
 #: The same manager, models and engines behind each, so that they answer for any model.
 SERVING: Final = (*TENSORWIRE, *GRPC_PYTHON)
 #: They answer at once with what came: there is no model behind them.
-ECHOES: Final = tuple(name for name in (CPP_CALLBACK, CPP_ASYNC, TRITON, THRIFT_CPP) if name in SYSTEMS)
-#: Thrift in Python has the models behind it as well; its part is to show another RPC layer in Python.
-ALL: Final = (*SERVING, THRIFT, *ECHOES)
+ECHOES: Final = (CPP_CALLBACK, CPP_ASYNC, THRIFT_CPP)
+#: Triton and Thrift in Python have the models behind them as well, with a scheduler of their own.
+ALL: Final = (*SERVING, TRITON, THRIFT, *ECHOES)
 #: Enough to decide by, in less time.
 QUICK: Final = (FUSED, UNFUSED, GRPC, CPP_CALLBACK)

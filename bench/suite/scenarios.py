@@ -6,7 +6,7 @@ from typing import Final
 
 from ..load import Job
 from ..models import sized
-from ..systems import CPP_CALLBACK, FRONT_ENDS, FUSED, GRPC, GRPC_THREADS, THREADS, UNFUSED
+from ..systems import CPP_CALLBACK, FRONT_ENDS, FUSED, GRPC, GRPC_THREADS, THREADS, TRITON, UNFUSED
 from .crowd import crowd_sizes
 from .models import BUSY, BUSY_PROCESSES, SLOW_SECONDS, SQUEEZENET, SWAPPED, TAIL_WORKERS
 from .names import ALL, QUICK, SERVING
@@ -25,8 +25,9 @@ SMALL: Final = 1024
 _QUICK_SIZES: Final = (64, 4096, 1 << 20)
 _QUICK_CALLERS: Final = (1, 32, 256)
 _NO_MODEL: Final = (
-    "gRPC C++, Triton and Thrift C++ answer with the first bytes of the request: there is no model and no "
-    "batching behind them. All others have the same manager and engine, and batch."
+    "gRPC C++ and Thrift C++ answer with the first bytes of the request: there is no model and no batching "
+    "behind them. Triton runs the same ONNX files in its Python backend. All others have the same manager "
+    "and engine, and batch."
 )
 _TAIL_QUICK: Final = (FUSED, UNFUSED, GRPC)
 
@@ -174,29 +175,30 @@ def _crowd() -> Scenario:
 
 def _real() -> Scenario:
     cases = (
-        (0, "image, cheap model", "602,112 B"),
-        (1, "image, SqueezeNet", SQUEEZENET),
-        (2, "2048 token ids", TOKENS.name),
+        (0, "image, cheap model", "602,112 B", 1.0),
+        (1, "image, SqueezeNet", SQUEEZENET, 4.0),
+        (2, "2048 token ids", TOKENS.name, 4.0),
     )
     return Scenario(
         info=ScenarioInfo(
             key="F",
             title="images and tokens on real models",
             question="What is left of the difference when the model computes?",
-            method="Closed loop, 16 callers: 1x3x224x224 float32 on a mean with a layer and on SqueezeNet; "
+            method="Closed loop, 8 callers: 1x3x224x224 float32 on a mean with a layer and on SqueezeNet; "
             "int32 token ids on a real model.",
             axis=category("request"),
             figure="throughput",
-            systems=SERVING,
+            systems=(*SERVING, TRITON),
             notes=(
                 "SqueezeNet: structure from the onnx package, weights are constants.",
                 f"Tokens: {tokens_model()}.",
             ),
         ),
-        situations=tuple(Situation(x, label, closed(case, 16)) for x, label, case in cases),
+        situations=tuple(
+            Situation(x, label, closed(case, 8), length=length) for x, label, case, length in cases
+        ),
         models=("squeezenet", "tokens"),
         executor=2,
-        length=2.0,
     )
 
 
@@ -234,8 +236,11 @@ def _overload() -> Scenario:
             f"{CALL_SECONDS:g} s. Throughput counts the calls that were answered in time.",
             axis=category("offered load"),
             figure="throughput",
-            systems=(FUSED, UNFUSED, GRPC, GRPC_THREADS),
-            notes=("One worker, which computes for about a millisecond a request.",),
+            systems=(FUSED, UNFUSED, GRPC),
+            notes=(
+                "One worker, which computes for about a millisecond a request.",
+                "Blocking clients cannot offer more than they have threads, so they take no part.",
+            ),
         ),
         situations=OverloadCourse.situations(BUSY),
         course=OverloadCourse,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+import msgspec
 import psutil
 
 from ..load import Job
@@ -24,6 +25,8 @@ from .scenario import Scenario
 #: Turns of one system that may fail one after the other; then it is given up.
 _PATIENCE: Final = 3
 
+#: Calls in flight of one client process that needs a thread for each, in an open loop.
+_THREADS: Final = 128
 #: Servers that can have their batches run in threads.
 _WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads")
 
@@ -95,6 +98,8 @@ class RunningStage:
         Raises:
             ChildError: the job could not be done.
         """
+        if job.arrivals != "closed" and not SYSTEMS[system].asynchronous:
+            job = msgspec.structs.replace(job, concurrency=min(job.concurrency, _THREADS * processes))
         try:
             measurement = self._loads[system].measure(job, processes)
         except ChildError as error:
