@@ -27,6 +27,7 @@ _PATIENCE: Final = 3
 
 #: Calls in flight of one client process that needs a thread for each, in an open loop.
 _THREADS: Final = 128
+_DEAD: Final = "its server has ended"
 #: Servers that can have their batches run in threads.
 _WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads")
 
@@ -105,13 +106,17 @@ class RunningStage:
         except ChildError as error:
             self._recover(system, str(error))
             raise
+        if not _alive(self.server(system).pid):
+            # Its clients went on and counted errors; that is no measurement of the system.
+            self.lose(system, _DEAD)
+            raise ChildError(f"{_DEAD} while it was measured")
         self._failures[system] = 0
         return measurement
 
     def _recover(self, system: str, reason: str) -> None:
         self._failures[system] = self._failures.get(system, 0) + 1
         if not _alive(self.server(system).pid):
-            self.lose(system, "its server has ended")
+            self.lose(system, _DEAD)
         elif self._failures[system] >= _PATIENCE:
             self.lose(system, f"failed {self._failures[system]} times in a row: {reason}")
         else:

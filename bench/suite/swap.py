@@ -20,13 +20,16 @@ from .capacity import capacities, slowest
 from .models import swapped_content
 from .scenario import Beginning, Course, Situation, Stage
 
-_PHASES: Final = ("before", "during", "after")
+_DURING: Final = "during"
+_PHASES: Final = ("before", _DURING, "after")
+#: Swaps take time: the managers look once a second.
+_LONGER: Final = 2.0
 _OF_CAPACITY: Final = 0.5
 #: Calls a second at most: enough for a percentile, and no system is near its limit.
 _MOST: Final = 1000.0
 _CALLERS: Final = 32
 _IN_FLIGHT: Final = 1024
-#: Seconds between two versions. The managers look once a second.
+#: Seconds between two versions.
 _INTERVAL: Final = 0.5
 #: Versions that stay on disk: the one that serves, the one that comes, and those between two looks.
 _KEPT: Final = 6
@@ -90,7 +93,10 @@ class SwapCourse(Course):
     def situations(case: str) -> tuple[Situation, ...]:
         """The phases."""
         job = Job(case=case, concurrency=_IN_FLIGHT, warmup=0.0, duration=0.0, arrivals="poisson")
-        return tuple(Situation(x, phase, job) for x, phase in enumerate(_PHASES))
+        return tuple(
+            Situation(x, phase, job, length=_LONGER if phase == _DURING else 1.0)
+            for x, phase in enumerate(_PHASES)
+        )
 
     def begin(self, stage: Stage, situations: tuple[Situation, ...]) -> Beginning:
         """Find a rate that every system sustains."""
@@ -113,7 +119,7 @@ class SwapCourse(Course):
 
     def measure(self, stage: Stage, system: str, situation: Situation, job: Job) -> Measurement:
         """With versions coming meanwhile, in that phase."""
-        if situation.label != "during":
+        if situation.label != _DURING:
             return stage.measure(system, job, situation.processes)
         model = Path(stage.repository(system), case_of(job.case).model)
         with Publisher(model, self._content).at_work():
