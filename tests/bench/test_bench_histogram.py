@@ -11,7 +11,7 @@ pytest.importorskip("hdrh", reason="the histograms need hdrhistogram")
 
 from tensorwire.bench import histogram
 
-FEW = settings(deadline=None, derandomize=True, max_examples=25)
+FEW = settings(deadline=None, derandomize=True, max_examples=12)
 LATENCIES = st.lists(st.floats(1e-6, 60.0), min_size=1, max_size=50)
 
 

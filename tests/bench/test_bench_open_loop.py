@@ -232,7 +232,7 @@ def stalled(blocking: bool, server: Server, job: Job) -> Samples:
 
 @pytest.mark.parametrize("blocking", [False, True])
 def test_a_stopped_server_shows_in_an_open_loop_and_not_in_a_closed_one(blocking: bool, folder: Path) -> None:
-    few: dict[str, Any] = {"case": "64 B", "warmup": 0.05, "duration": 1.2}
+    few: dict[str, Any] = {"case": "64 B", "warmup": 0.05, "duration": 1.0}
     with start_server("tensorwire", folder / "models", folder) as server:
         open_ = stalled(blocking, server, Job(concurrency=4, arrivals="fixed", rate=200, **few))
         closed = stalled(blocking, server, Job(concurrency=1, **few))
@@ -255,8 +255,7 @@ def test_several_processes_share_the_rate(folder: Path) -> None:
             )
             for arrivals in ("fixed", "poisson")
         )
-    found = histogram.quantiles(fixed.histogram, [0.5, 0.99])
-    assert found == pytest.approx([fixed.p50, fixed.p99], rel=2e-3, abs=1e-6)
+    assert histogram.quantiles(fixed.histogram, [1.0]) == pytest.approx([fixed.max], rel=2e-3)
     assert fixed.offered == pytest.approx(400, rel=0.1)
     assert poisson.offered == pytest.approx(400, rel=0.5)
     assert fixed.errors == poisson.errors == {}
