@@ -23,8 +23,6 @@ PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 PEERS := grpc_cpp thrift_cpp
 PROOFS := bench-swap bench-malformed bench-overload bench-bad-peers bench-workers bench-front
-# Proofs that the command calls otherwise: make bench-peers builds peers.
-PROOF_bad-peers := peers
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench bench-quick bench-proofs $(PROOFS) bench-peers bench-triton \
@@ -67,14 +65,14 @@ bench-quick: $(READY)
 # One of the proofs: no failed call while versions change, nothing that bad input, overload,
 # bad peers or dying workers can harm.
 $(PROOFS): bench-%: $(READY)
-	@$(BIN)/python -m tensorwire.bench $(or $(PROOF_$*),$*) --check $(ARGS)
+	@$(BIN)/python -m tensorwire.bench $* --check $(ARGS)
 
 # All proofs, each to its end; fails at the end if one did. Ctrl-C ends all of it.
 bench-proofs: $(READY)
 	@failed=; \
 	run() { echo; echo "== $$*"; $(BIN)/python -m "$$@" || { [ $$? -ne 130 ] || exit 130; failed="$$failed $${2:-$$1}"; }; }; \
 	run tensorwire.bench quick --rounds 7 --duration 2 --warmup 0.5 --out out/bench.json --check; \
-	for proof in $(foreach proof,$(PROOFS:bench-%=%),$(or $(PROOF_$(proof)),$(proof))); do \
+	for proof in $(PROOFS:bench-%=%); do \
 		run tensorwire.bench $$proof --check; \
 	done; \
 	run tensorwire.bench.import_time; \
