@@ -40,11 +40,12 @@ class Echo:
 
     def _answer(self, bundle: Bundle) -> None:
         (block, *others) = bundle.inputs
-        if others or block.ndim != 2 or block.dtype.str != "<f4" or block.shape[1] < _ELEMENTS:
+        if others or block.ndim < 2 or block.dtype.str != "<f4" or block[0].size < _ELEMENTS:
             self._pump.fail(whole(bundle), _INVALID, "expected one float32 input, [rows, 4 or more]")
             return
         template = self._template(bundle.signature.header.model)
-        self._pump.reply(whole(bundle), template, [block[:, :_ELEMENTS]], 0, 0, 0)
+        rows = block.reshape(len(block), -1)
+        self._pump.reply(whole(bundle), template, [rows[:, :_ELEMENTS]], 0, 0, 0)
 
     def _template(self, model: str) -> ReplyTemplate:
         template = self._templates.get(model)
