@@ -25,7 +25,7 @@ TAIL_NOTE: Final = "Where throughput decides, these p99 are worse than a peer's 
 CEILINGS_NOTE: Final = "What the load generator reaches against a server that answers without looking."
 AGAIN: Final = (
     ("make bench", "all of it, under 20 minutes"),
-    ("make bench-quick", "under two minutes"),
+    ("tensorwire bench run --quick", "some of it, under two minutes"),
     ("tensorwire bench compare OLD.json NEW.json", "whether two runs agree"),
 )
 
