@@ -1,5 +1,6 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | bench | bench-quick | bench-locust | bench-import | peers | setup | wheel | wheels | clean
+#   make demo | test | lint | format | setup | wheel | wheels | clean
+#   make bench | bench-quick | bench-proofs | bench-locust | bench-peers | bench-triton | bench-import
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -22,13 +23,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input
 CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
+PEERS := grpc_cpp thrift_cpp
+PROOFS := bench-swap bench-malformed bench-overload bench-bad-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-locust bench-import peers wheel wheels clean
+.PHONY: help setup demo test lint format bench bench-quick bench-proofs $(PROOFS) bench-locust bench-peers bench-triton \
+	bench-import wheel wheels clean
 
 help:
-	@sed -n '2,3s/^# *//p' Makefile
+	@sed -n '2,4s/^# *//p' Makefile
 
 setup: $(READY) $(WEIGHTS)
 
@@ -47,7 +50,17 @@ format: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-# Under two minutes. Figures worth quoting need a machine that does nothing else.
+# Every system in every scenario, side by side, in under twenty minutes; writes out/bench/. Systems in other
+# languages are built where that is possible; those that cannot run are named as not run. Ctrl-C keeps what
+# was measured. ARGS="A B --rounds 5" for some of it: see tensorwire bench run --help.
+bench: setup
+	@$(MAKE) --silent --no-print-directory bench-peers || echo "going on without what could not be built" >&2
+	@[ -d build/peers/triton ] || $(MAKE) --silent --no-print-directory bench-triton || \
+		echo "going on without Triton" >&2
+	@$(BIN)/tensorwire bench run $(ARGS)
+
+# Under two minutes, and the expected ratios are checked. Figures worth quoting need a machine that does
+# nothing else.
 bench-quick: $(READY)
 	@$(BIN)/python -m tensorwire.bench quick --check $(ARGS)
 
@@ -56,12 +69,14 @@ bench-quick: $(READY)
 $(PROOFS): bench-%: $(READY)
 	@$(BIN)/python -m tensorwire.bench $* --check $(ARGS)
 
-# Everything, each part to its end; fails at the end if a part did. Ctrl-C ends all of it.
-bench: $(READY)
+# All proofs, each to its end; fails at the end if one did. Ctrl-C ends all of it.
+bench-proofs: $(READY)
 	@failed=; \
 	run() { echo; echo "== $$*"; $(BIN)/python -m "$$@" || { [ $$? -ne 130 ] || exit 130; failed="$$failed $${2:-$$1}"; }; }; \
 	run tensorwire.bench quick --rounds 7 --duration 2 --warmup 0.5 --out out/bench.json --check; \
-	for proof in $(PROOFS:bench-%=%); do run tensorwire.bench $$proof --check; done; \
+	for proof in $(PROOFS:bench-%=%); do \
+		run tensorwire.bench $$proof --check; \
+	done; \
 	run tensorwire.bench.import_time; \
 	[ -z "$$failed" ] || { echo "not passed:$$failed" >&2; exit 1; }
 
@@ -72,10 +87,21 @@ bench-locust: $(READY)
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
 
-# Systems in other languages that the benchmarks compare, where what they are built of is installed.
-peers:
-	@$(MAKE) --silent --no-print-directory -C bench/peers/grpc_cpp BUILD='$(CURDIR)/build/peers/grpc_cpp'
-	@echo "built: build/peers/grpc_cpp"
+# Systems in other languages that the benchmarks compare. Each is built where what it takes is installed; what
+# is missing for the others is said, and the benchmarks say it again. Fails only where none could be built.
+bench-peers:
+	@built=; for peer in $(PEERS); do \
+		if $(MAKE) --silent --no-print-directory -C bench/peers/$$peer BUILD='$(CURDIR)/build/peers/'$$peer; then \
+			built=yes; echo "built: build/peers/$$peer"; \
+		else echo "not built: $$peer" >&2; fi; \
+	done; [ -n "$$built" ]
+
+# Triton's server, which is inside of a wheel of 55 MB; beside the environment, because its Python backend needs
+# a NumPy before 2. ONNX Runtime is the same as in the environment.
+bench-triton: $(READY)
+	@$(STEP) "installing tritonserver into build/peers/triton" $(PIP) --quiet --no-deps --upgrade \
+		--target build/peers/triton 'nvidia-pytriton==0.7.0' 'numpy<2' flatbuffers packaging protobuf \
+		onnxruntime==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')
 
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation

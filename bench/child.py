@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -52,6 +53,18 @@ def when_stdin_closes(callback: Callable[[], object]) -> None:
         callback()
 
     threading.Thread(target=wait, name="bench-stdin", daemon=True).start()
+
+
+def stop_event() -> threading.Event:
+    """Set when the harness closes this process's stdin or is gone, and on SIGTERM; for the main thread."""
+    stopped = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    when_stdin_closes(stopped.set)
+    return stopped
 
 
 def run_loop(main: Coroutine[Any, Any, _Result]) -> _Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,17 +10,19 @@ from typing import Final
 import msgspec
 
 from .child import Ready
+from .histogram import encode
 from .load import Job, Outcome
 from .processes import Child, ChildError
-from .recorder import Measurement, Samples, merge
+from .recorder import Measurement, Samples, latencies, merge
 from .servers import Server
+from .shares import seed_of, shares
 from .systems import CALL_TIMEOUT
 
 _READY_SECONDS: Final = 30.0
 
 
 class Clients:
-    """Connected client processes of an asynchronous system; a context manager that never leaves them running.
+    """Connected client processes of a system; a context manager that never leaves them running.
 
     Args:
         system: of :data:`.systems.SYSTEMS`.
@@ -54,17 +55,18 @@ class Clients:
         self._stack.close()
 
     def measure(self, job: Job, processes: int) -> Measurement:
-        """Have the first so many processes share the callers of a job.
+        """Have the first so many processes share the callers of a job, or its rate.
 
         Raises:
             ChildError: a process died or could not measure.
         """
         working = self._children[:processes]
-        for child, callers in zip(working, shares(job.concurrency, processes), strict=True):
-            child.send(msgspec.structs.replace(job, concurrency=callers, samples=True))
+        for child, part in zip(working, parts(job, processes), strict=True):
+            child.send(part)
         # Calls in flight at the end may take their whole timeout.
-        limit = job.warmup + job.duration + 3 * CALL_TIMEOUT
-        return merge([_samples(child, limit) for child in working])
+        limit = job.warmup + job.duration + job.timeout + 2 * CALL_TIMEOUT
+        samples = [_samples(child, limit) for child in working]
+        return msgspec.structs.replace(merge(samples), histogram=encode(latencies(samples)))
 
 
 def _samples(child: Child, limit: float) -> Samples:
@@ -74,7 +76,17 @@ def _samples(child: Child, limit: float) -> Samples:
     return outcome.samples
 
 
-def shares(callers: int, processes: int) -> Sequence[int]:
-    """How many of at least as many callers each process has; no two differ by more than one."""
-    each, over = divmod(callers, processes)
-    return [each + (number < over) for number in range(processes)]
+def parts(job: Job, processes: int) -> list[Job]:
+    """What each of so many processes has to do of a job, which has at least as many callers."""
+    return [
+        msgspec.structs.replace(
+            job,
+            concurrency=callers,
+            samples=True,
+            rate=job.rate / processes,
+            # Fixed arrivals of all processes together are evenly spaced; Poisson arrivals are independent.
+            phase=number / job.rate if job.rate else 0.0,
+            seed=seed_of(job.seed, number),
+        )
+        for number, callers in enumerate(shares(job.concurrency, processes))
+    ]

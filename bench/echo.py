@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections import defaultdict, deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -57,20 +58,43 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 
 class EchoSystem:
-    """A connected DEALER."""
+    """A connected DEALER for each call in flight."""
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._socket = socket
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self._context = context
+        self._address = address
+        #: Connected, by timeout. Kept for the next callers: a context has a thousand sockets and no more.
+        self._free = defaultdict[float, deque[zmq.Socket[bytes]]](deque)
 
-    def caller(self, case: Case, inputs: Array) -> SyncCall:
-        send, receive = self._socket.send, self._socket.recv
-        body, copy = inputs.tobytes(), case.input_bytes < _ZERO_COPY_BYTES
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> SyncCall:
+        return self.sending(inputs.tobytes(), timeout, copy=case.input_bytes < _ZERO_COPY_BYTES)
+
+    def sending(self, body: bytes, timeout: float, *, copy: bool = True) -> SyncCall:
+        """A call with that body."""
+        free = self._free[timeout]
 
         def call() -> Answer:
-            send(body, copy=copy)
-            return {OUTPUT: receive()}
+            try:
+                socket = free.pop()
+            except IndexError:
+                socket = self._connect(timeout)
+            socket.send(body, copy=copy)
+            try:
+                answer = socket.recv()
+            except zmq.Again:  # what comes late must not be taken for the next answer
+                socket.close()
+                raise
+            free.append(socket)
+            return {OUTPUT: answer}
 
         return call
+
+    def _connect(self, timeout: float) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.rcvtimeo = int(timeout * 1000)
+        socket.connect(self._address)
+        return socket
 
     def code_of(self, error: Exception) -> str:
         return "DEADLINE_EXCEEDED" if isinstance(error, zmq.Again) else type(error).__name__
@@ -79,11 +103,11 @@ class EchoSystem:
 @contextmanager
 def open_client(address: str) -> Generator[EchoSystem]:
     """Connect to ``tcp://host:port``."""
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.linger = 0
-        socket.rcvtimeo = int(CALL_TIMEOUT * 1000)
-        socket.connect(address)
-        yield EchoSystem(socket)
+    context = zmq.Context()
+    try:
+        yield EchoSystem(context, address)
+    finally:
+        context.destroy(linger=0)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,35 @@
-"""Closed-loop load: a fixed number of callers, each with one call in flight, no think time.
-
-The same loop, clock and recorder serve every system. Throughput and latency come from the same calls; the
-next call starts where the last one ended, so one clock reading a call is enough.
-"""
+"""What one client process is asked to measure, and how its client does it: a closed or an open loop."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
 
 import msgspec
-import psutil
 
-from .models import CASE_OF_NAME, OUTPUT
-from .recorder import CpuUse, Measurement, Recorder, Samples
+from .arrivals import due_times
+from .calls import Call, Calls
+from .closed_load import closed_loop, closed_threads
+from .meters import CpuMeter
+from .models import OUTPUT, Array, Case, case_of
+from .open_load import OpenLoop, open_threads
+from .recorder import REFUSALS, Measurement, Samples
 from .systems import CALL_TIMEOUT, AsyncCall, AsyncSystem, SyncCall, SyncSystem
 
 #: Different inputs in a run; callers share them.
 _INPUTS: Final = 16
-#: Seconds by which slow calls may prolong a warm-up.
-_MAX_EXTRA_WARMUP: Final = 3.0
-_clock = time.perf_counter
+#: Seconds until a server that refused is asked again.
+_AGAIN: Final = 0.05
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement to make. Times are in seconds.
 
     Attributes:
-        concurrency: callers of a closed loop; in an open loop, the most calls that may be in flight.
+        concurrency: callers of a closed loop; in an open loop, the most calls that may be in flight. Others
+            that are due wait, with their clock running.
         samples: every latency is wanted, because other processes make load at the same time.
         arrivals: ``closed``: the next call of a caller starts where its last one ended. ``fixed`` and
             ``poisson``: calls start when they are due, whatever became of those before, and their latency
@@ -39,6 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         rate: calls a second of an open loop, of all processes together.
         timeout: of each call.
         slow_share: share of the calls that are of ``slow_case``; their latency is not counted.
+        seed: of Poisson arrivals and of which calls are slow.
+        phase: of fixed arrivals; see :func:`.arrivals.due_times`.
     """
 
     case: str
@@ -51,6 +51,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = CALL_TIMEOUT
     slow_share: float = 0.0
     slow_case: str = ""
+    seed: int = 0
+    phase: float = 0.0
+
+    def cases(self) -> list[Case]:
+        """The ordinary one, and the slow one where there is one."""
+        return [case_of(name) for name in (self.case, self.slow_case) if name]
+
+    def due_times(self, begin: float) -> Iterator[float]:
+        """When the calls of an open loop are due; see :func:`.arrivals.due_times`."""
+        assert self.arrivals != "closed"
+        return due_times(self.arrivals, self.rate, begin, phase=self.phase, seed=self.seed)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,194 +72,88 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
 
 
-class CpuMeter:
-    """CPU seconds of the server, of this process and of everything else, between two readings."""
+async def run_async(system: AsyncSystem, job: Job, meter: CpuMeter) -> Samples:
+    """Measure an asynchronous client.
 
-    def __init__(self, server_pid: int | None) -> None:
-        """``None``: the server is not to be seen from here; its share is 0."""
-        self._server = None if server_pid is None else psutil.Process(server_pid)
-        self._client = psutil.Process(os.getpid())
-        self._last = (0.0, 0.0, 0.0)
-        self.start()
-
-    def start(self) -> None:
-        """First reading."""
-        self._last = self._read()
-
-    def stop(self) -> CpuUse:
-        """Second reading; gives what was used since the first."""
-        server, client, machine = (now - then for now, then in zip(self._read(), self._last, strict=True))
-        return CpuUse(max(0.0, server), client, max(0.0, machine - server - client))
-
-    def _read(self) -> tuple[float, float, float]:
-        server = 0.0
-        if self._server is not None:
-            server = sum(map(_seconds, (self._server, *self._server.children(recursive=True))))
-        times = psutil.cpu_times()
-        machine = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-        return server, _seconds(self._client), machine
+    Raises:
+        ValueError: the job makes no sense.
+    """
+    calls: Calls[AsyncCall] = _calls(job, system.caller, system.code_of)
+    if job.arrivals == "closed":
+        return await closed_loop(calls, job.concurrency, job.warmup, job.duration, meter)
+    return await OpenLoop(calls, job.due_times, job.concurrency).run(job.warmup, job.duration, meter)
 
 
-def _seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:  # a worker that has just ended
-        return 0.0
-    return times.user + times.system
+def run_sync(system: SyncSystem, job: Job, meter: CpuMeter) -> Samples:
+    """Measure a blocking client, which ``job.concurrency`` threads share.
+
+    Raises:
+        ValueError: the job makes no sense.
+    """
+    calls: Calls[SyncCall] = _calls(job, system.caller, system.code_of)
+    if job.arrivals == "closed":
+        return closed_threads(calls, job.concurrency, job.warmup, job.duration, meter)
+    return open_threads(calls, job.due_times, job.concurrency, job.warmup, job.duration, meter)
 
 
-async def run_async(system: AsyncSystem, job: Job, meter: CpuMeter, *, verified: bool = True) -> Measurement:
-    """Measure an asynchronous client with ``job.concurrency`` callers.
+async def verify_async(system: AsyncSystem, case: Case, *, compared: bool = True) -> None:
+    """Make one call of a case. ``compared``: its answer must be the model's.
+
+    A server that is busy with the calls of other processes may refuse: it is asked again.
 
     Raises:
         ValueError: the system answered wrongly.
     """
-    calls = await _callers(system, job, verified)
-    return await closed_loop(calls, job.warmup, job.duration, system.code_of, meter)
-
-
-async def run_async_samples(
-    system: AsyncSystem, job: Job, meter: CpuMeter, *, verified: bool = True
-) -> Samples:
-    """The same for one of several processes, as :func:`closed_loop_samples`.
-
-    Raises:
-        ValueError: the system answered wrongly.
-    """
-    calls = await _callers(system, job, verified)
-    return await closed_loop_samples(calls, job.warmup, job.duration, system.code_of, meter)
-
-
-async def _callers(system: AsyncSystem, job: Job, verified: bool) -> list[AsyncCall]:
-    case = CASE_OF_NAME[job.case]
-    inputs = case.inputs(_INPUTS)
-    if verified:
-        case.verify(inputs[0], (await system.caller(case, inputs[0])())[OUTPUT])
-    return [system.caller(case, inputs[index % _INPUTS]) for index in range(job.concurrency)]
-
-
-async def closed_loop(
-    calls: Iterable[AsyncCall],
-    warmup: float,
-    duration: float,
-    code_of: Callable[[Exception], str],
-    meter: CpuMeter,
-) -> Measurement:
-    """Keep every call in flight for ``warmup + duration`` seconds, of which the first part does not count."""
-    recorder, seconds, cpu = await _drive(calls, warmup, duration, code_of, meter)
-    return recorder.summary(seconds, cpu)
-
-
-async def closed_loop_samples(
-    calls: Iterable[AsyncCall],
-    warmup: float,
-    duration: float,
-    code_of: Callable[[Exception], str],
-    meter: CpuMeter,
-) -> Samples:
-    """The same for processes that make load together; :func:`.recorder.merge` joins what they give."""
-    recorder, seconds, cpu = await _drive(calls, warmup, duration, code_of, meter)
-    return recorder.samples(seconds, cpu)
-
-
-async def _drive(
-    calls: Iterable[AsyncCall],
-    warmup: float,
-    duration: float,
-    code_of: Callable[[Exception], str],
-    meter: CpuMeter,
-) -> tuple[Recorder, float, CpuUse]:
-    recorder = Recorder()
-    stop = asyncio.Event()
-    _settle()
-    callers = [asyncio.create_task(_caller(call, recorder, stop, code_of)) for call in calls]
-    try:
-        await _warm(recorder, len(callers), warmup)
-        meter.start()
-        recorder.begin()
-        started = _clock()
-        await asyncio.sleep(duration)
-        ended = _clock()
-        recorder.end()
-        cpu = meter.stop()
-    finally:
-        stop.set()
-        await asyncio.gather(*callers)
-    return recorder, ended - started, cpu
-
-
-async def _warm(recorder: Recorder, callers: int, warmup: float) -> None:
-    """At least ``warmup`` seconds, and until as many calls ended as there are callers: a steady load."""
-    limit = _clock() + warmup + _MAX_EXTRA_WARMUP
-    await asyncio.sleep(warmup)
-    while recorder.ended < callers and _clock() < limit:
-        await asyncio.sleep(0.005)
-
-
-async def _caller(
-    call: Callable[[], Awaitable[Any]],
-    recorder: Recorder,
-    stop: asyncio.Event,
-    code_of: Callable[[Exception], str],
-) -> None:
-    record, stopped, clock = recorder.record, stop.is_set, _clock
-    started = clock()
-    while not stopped():
-        try:
-            await call()
-        except Exception as error:  # noqa: BLE001 - every failure is counted under its code
-            recorder.error(code_of(error))
-            await asyncio.sleep(0)  # a call that fails at once must not starve the loop
-            started = clock()
-            continue
-        ended = clock()
-        record(ended - started)
-        started = ended
-
-
-def run_sync(system: SyncSystem, job: Job, meter: CpuMeter, *, verified: bool = True) -> Measurement:
-    """Measure a blocking client with one caller.
-
-    Raises:
-        ValueError: the system answered wrongly, or the job wants more than one caller.
-    """
-    if job.concurrency != 1:
-        raise ValueError(f"a blocking client has one caller; the job asks for {job.concurrency}")
-    case = CASE_OF_NAME[job.case]
     inputs = case.inputs(1)[0]
     call = system.caller(case, inputs)
-    if verified:
-        case.verify(inputs, call()[OUTPUT])
-    recorder = Recorder()
-    _settle()
-    _blocking_loop(call, recorder, _clock() + job.warmup, system.code_of)
-    meter.start()
-    recorder.begin()
-    started = _clock()
-    _blocking_loop(call, recorder, started + job.duration, system.code_of)
-    ended = _clock()
-    recorder.end()
-    return recorder.summary(ended - started, meter.stop())
-
-
-def _blocking_loop(
-    call: SyncCall, recorder: Recorder, until: float, code_of: Callable[[Exception], str]
-) -> None:
-    record, clock = recorder.record, _clock
-    started = clock()
-    while started < until:
+    until = time.monotonic() + CALL_TIMEOUT
+    while True:
         try:
-            call()
-        except Exception as error:  # noqa: BLE001 - every failure is counted under its code
-            recorder.error(code_of(error))
-            started = clock()
-            continue
-        ended = clock()
-        record(ended - started)
-        started = ended
+            outputs = await call()
+            break
+        except Exception as error:
+            if system.code_of(error) not in REFUSALS or time.monotonic() > until:
+                raise
+            await asyncio.sleep(_AGAIN)
+    if compared:
+        case.verify(inputs, outputs[OUTPUT])
 
 
-def _settle() -> None:
-    """The same collector state before every measurement, whatever ran before it in this process."""
-    gc.collect()
-    gc.freeze()
+def verify_sync(system: SyncSystem, case: Case, *, compared: bool = True) -> None:
+    """The same for a blocking client.
+
+    Raises:
+        ValueError: the system answered wrongly.
+    """
+    inputs = case.inputs(1)[0]
+    call = system.caller(case, inputs)
+    until = time.monotonic() + CALL_TIMEOUT
+    while True:
+        try:
+            outputs = call()
+            break
+        except Exception as error:
+            if system.code_of(error) not in REFUSALS or time.monotonic() > until:
+                raise
+            time.sleep(_AGAIN)
+    if compared:
+        case.verify(inputs, outputs[OUTPUT])
+
+
+def _calls(
+    job: Job, caller: Callable[[Case, Array, float], Call], code_of: Callable[[Exception], str]
+) -> Calls[Call]:
+    """As many of each kind as can be in flight: a client with several connections uses all of them."""
+
+    def made(case: Case) -> list[Call]:
+        inputs = case.inputs(_INPUTS)
+        return [caller(case, inputs[number % _INPUTS], job.timeout) for number in range(job.concurrency)]
+
+    ordinary, *slow = map(made, job.cases())
+    return Calls(
+        ordinary,
+        code_of,
+        slow=slow[0] if slow else (),
+        slow_share=job.slow_share,
+        seed=job.seed,
+    )

@@ -91,7 +91,7 @@ def run(settings: PeersSettings) -> Proof:
     Raises:
         ChildError: the server, or the client beside it, died.
     """
-    proof = Proof(name="peers", environment=Environment.read())
+    proof = Proof(name="bad-peers", environment=Environment.read())
     started = time.monotonic()
     with workplace() as (repository, logs):
         write_model(repository / MODEL, identity())

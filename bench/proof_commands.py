@@ -1,5 +1,5 @@
 """The proofs on the command line: ``python -m tensorwire.bench swap``, ``malformed``, ``overload``,
-``peers``, ``workers`` and ``front``.
+``bad-peers``, ``workers`` and ``front``.
 
 Settings, models and processes are imported when a command runs.
 """
@@ -45,7 +45,7 @@ def add_proofs(commands: Commands) -> None:
     overload.add_argument(
         "--model", action="append", choices=("busy", "waiting"), help="only this one; may be repeated"
     )
-    _add(commands, "peers", "peers that stall, break off or vanish cost nobody anything", _peers)
+    _add(commands, "bad-peers", "peers that stall, break off or vanish cost nobody anything", _peers)
     workers = _add(
         commands, "workers", "worker processes scale, are replaced, and keep models from each other", _workers
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from .child import Ready
-from .models import CASES, INPUT
 from .processes import Child
 
 _READY_SECONDS: Final = 60.0
@@ -25,59 +23,83 @@ class Server:
         self.pid = pid
 
 
+#: Model repository, log file and further arguments -> context manager.
+_Start = Callable[[Path, Path, Sequence[str]], AbstractContextManager[Server]]
+
+
 @contextmanager
-def start_server(key: str, repository: Path, logs: Path) -> Generator[Server]:
+def start_server(key: str, repository: Path, logs: Path, flags: Sequence[str] = ()) -> Generator[Server]:
     """Run the server ``key`` of :data:`SERVERS` on loopback until the block ends; it is ready on entry.
+
+    ``flags``: more arguments for it, such as ``--executor N`` for the gRPC and Thrift servers in Python.
 
     Raises:
         ChildError: it did not become ready.
+        NotBuiltError: its program is not there.
     """
-    with SERVERS[key](repository, logs / f"{key}-server.log") as server:
+    with SERVERS[key](repository, logs / f"{key.replace(' ', '-')}-server.log", flags) as server:
         yield server
 
 
-@contextmanager
-def _announcing(name: str, arguments: list[str], log: Path) -> Generator[Server]:
+def _module(name: str, *arguments: str, models: bool = True) -> _Start:
     """A child of ours, which says where it listens."""
-    with Child(name, arguments, log) as child:
-        yield Server(child.receive(Ready, _READY_SECONDS).address, child.pid)
 
+    @contextmanager
+    def start(repository: Path, log: Path, flags: Sequence[str]) -> Generator[Server]:
+        command = ["-m", f"{__package__}.{name}", *([str(repository)] if models else []), *arguments, *flags]
+        with Child(f"the server {name}", command, log) as child:
+            yield Server(child.receive(Ready, _READY_SECONDS).address, child.pid)
 
-def _grpc(repository: Path, log: Path) -> AbstractContextManager[Server]:
-    return _announcing("the gRPC server", ["-m", f"{__package__}.peers.grpc_server", str(repository)], log)
-
-
-def _echo(_repository: Path, log: Path) -> AbstractContextManager[Server]:
-    return _announcing("the echo server", ["-m", f"{__package__}.echo"], log)
+    return start
 
 
 @contextmanager
 def tensorwire(
     repository: Path, log: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Generator[Server]:
-    """The released command; ready when it answers for every model.
+    """The released command; ready when every model serves.
 
     ``environment``: variables on top of those of this process.
     """
-    address = f"tcp://127.0.0.1:{free_port()}"
-    arguments = ["-m", f"{__package__}.peers.tensorwire_server", "serve", str(repository), "--bind", address]
-    arguments += flags
-    with Child("tensorwire serve", arguments, log, ends_with_stdin=False, environment=environment) as child:
-        child.wait_until(lambda: _answers(address), _READY_SECONDS)
-        yield Server(address, child.pid)
+    with tempfile.TemporaryDirectory(prefix="tensorwire-ready-") as folder:
+        ready = Path(folder, "address")
+        arguments = ["-m", f"{__package__}.peers.tensorwire_server", "serve", str(repository)]
+        arguments += ["--bind", "tcp://127.0.0.1:0", "--ready-file", str(ready), *flags]
+        with Child(
+            "tensorwire serve", arguments, log, ends_with_stdin=False, environment=environment
+        ) as child:
+            child.wait_until(ready.exists, _READY_SECONDS)
+            yield Server(ready.read_text().strip(), child.pid)
 
 
-def _answers(address: str) -> bool:
-    from ..client import Client
-    from ..rpc.errors import RpcError
+@contextmanager
+def _processes(repository: Path, log: Path, flags: Sequence[str]) -> Generator[Server]:
+    """The same with worker processes for every model: in a copy of the repository, whose files say so."""
+    from .peers.repositories import copy_with_processes
 
-    try:
-        with Client(address, timeout=1.0) as client:
-            for case in CASES:
-                client.predict(case.model, {INPUT: np.zeros(case.shape, np.float32)})
-    except RpcError:  # not listening yet, or a model is still loading
-        return False
-    return True
+    with tempfile.TemporaryDirectory(prefix="tensorwire-processes-") as folder:
+        copy = copy_with_processes(repository, Path(folder, "models"))
+        with tensorwire(copy, log, flags) as server:
+            yield server
+
+
+def _front_ends(repository: Path, log: Path, flags: Sequence[str]) -> AbstractContextManager[Server]:
+    return tensorwire(repository, log, ("--front-ends", "2", *flags))
+
+
+def _grpc_cpp(program: str) -> _Start:
+    def start(_repository: Path, log: Path, flags: Sequence[str]) -> AbstractContextManager[Server]:
+        from .peers.grpc_cpp.peer import start_server
+
+        return start_server(program, log, flags)
+
+    return start
+
+
+def _thrift_cpp(_repository: Path, log: Path, flags: Sequence[str]) -> AbstractContextManager[Server]:
+    from .peers.thrift_cpp.peer import start_server
+
+    return start_server(log, flags)
 
 
 def free_port() -> int:
@@ -87,9 +109,20 @@ def free_port() -> int:
         return port
 
 
-#: Start of each kind of server: model repository, log file -> context manager.
-SERVERS: Final[dict[str, Callable[[Path, Path], AbstractContextManager[Server]]]] = {
+#: Start of each kind of server.
+SERVERS: Final[dict[str, _Start]] = {
     "tensorwire": tensorwire,
-    "grpc": _grpc,
-    "echo": _echo,
+    "tensorwire processes": _processes,
+    "tensorwire front ends": _front_ends,
+    "tensorwire echo": _module("peers.tensorwire_echo", models=False),
+    "grpc": _module("peers.grpc_server"),
+    "grpc processes": _module("peers.grpc_processes", "--processes", "2"),
+    "grpc threads": _module("peers.grpc_threads"),
+    "grpc echo": _module("peers.grpc_echo", models=False),
+    "grpc c++ callback": _grpc_cpp("server"),
+    "grpc c++ async": _grpc_cpp("async_server"),
+    "triton": _module("peers.triton.server"),
+    "thrift": _module("peers.thrift.server"),
+    "thrift c++": _thrift_cpp,
+    "echo": _module("echo", models=False),
 }

@@ -12,35 +12,60 @@ import sys
 import msgspec
 
 from .child import Ready, run_loop, say
-from .load import CpuMeter, Job, Outcome, run_async, run_async_samples, run_sync
-from .systems import SYSTEMS, AsyncSystem, System
+from .load import Job, Outcome, run_async, run_sync, verify_async, verify_sync
+from .meters import CpuMeter
+from .models import Case
+from .recorder import Samples, merge
+from .systems import SYSTEMS, System
 
 _decode = msgspec.json.Decoder(Job).decode
 
 
+class _Known:
+    """The cases that the system has been seen to answer."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def new(self, job: Job) -> list[Case]:
+        """Those of a job that it has not."""
+        return [case for case in job.cases() if case.name not in self._names]
+
+    def add(self, case: Case) -> None:
+        """It has answered."""
+        self._names.add(case.name)
+
+
 async def _serve_async(system: System, address: str, meter: CpuMeter) -> None:
+    known = _Known()
     async with system.open_async(address) as client:
         say(Ready())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             try:
-                say(await _outcome(client, _decode(line), meter, system.verified))
+                job = _decode(line)
+                for case in known.new(job):
+                    await verify_async(client, case, compared=system.verified)
+                    known.add(case)
+                say(_outcome(job, await run_async(client, job, meter)))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
 
 
-async def _outcome(client: AsyncSystem, job: Job, meter: CpuMeter, verified: bool) -> Outcome:
-    if job.samples:
-        return Outcome(samples=await run_async_samples(client, job, meter, verified=verified))
-    return Outcome(measurement=await run_async(client, job, meter, verified=verified))
+def _outcome(job: Job, samples: Samples) -> Outcome:
+    return Outcome(samples=samples) if job.samples else Outcome(measurement=merge([samples]))
 
 
 def _serve_sync(system: System, address: str, meter: CpuMeter) -> None:
+    known = _Known()
     with system.open_sync(address) as client:
         say(Ready())
         for line in sys.stdin.buffer:
             try:
-                measurement = run_sync(client, _decode(line), meter, verified=system.verified)
-                say(Outcome(measurement=measurement))
+                job = _decode(line)
+                for case in known.new(job):
+                    verify_sync(client, case, compared=system.verified)
+                    known.add(case)
+                say(_outcome(job, run_sync(client, job, meter)))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
 

@@ -8,18 +8,16 @@ client that is held up, by itself or by the server, makes nothing look better.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
-import os
 import sys
 import time
 from array import array
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
+from ..alarm import Alarm
 from ..child import Ready, run_loop, say
 from ..models import CASE_OF_NAME, OUTPUT
 from ..systems import SYSTEMS, AsyncCall, AsyncSystem
@@ -65,44 +63,6 @@ class Arrived(msgspec.Struct, kw_only=True):
     still: list[Gap] = []
 
 
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (
-        ("interval_seconds", ctypes.c_long),
-        ("interval_nanoseconds", ctypes.c_long),
-        ("seconds", ctypes.c_long),
-        ("nanoseconds", ctypes.c_long),
-    )
-
-
-@contextmanager
-def ticking(callback: Callable[[], object], seconds: float = _TICK) -> Generator[None]:
-    """Call back from the running event loop, as often as a timer of the kernel (Linux) says.
-
-    Raises:
-        OSError: there is no such timer.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "no timerfd")
-    loop = asyncio.get_running_loop()
-
-    def tick() -> None:
-        os.read(fd, 8)
-        callback()
-
-    try:
-        nanoseconds = int(seconds * 1e9)
-        libc.timerfd_settime(fd, 0, ctypes.byref(_Itimerspec(0, nanoseconds, 0, nanoseconds)), None)
-        loop.add_reader(fd, tick)
-        try:
-            yield
-        finally:
-            loop.remove_reader(fd)
-    finally:
-        os.close(fd)
-
-
 class Streamer:
     """One stream of calls.
 
@@ -134,7 +94,8 @@ class Streamer:
         """Make the calls; all have ended."""
         self._begun = self._heard = self._looked = self._clock()
         self._end = self._begun + self._stream.seconds
-        with ticking(self.look):
+        with Alarm(self.look) as alarm:
+            alarm.every(_TICK)
             await self._over.wait()
         in_time = len(self._latencies)
         now = self._clock()

@@ -19,7 +19,9 @@ from ...rpc.switch import PURE_PYTHON
 from ..clients import Clients
 from ..load import Job
 from ..models import CASE_OF_NAME, build_repository
-from ..peers.grpc_cpp.peer import Load, NotBuiltError, Peer, start
+from ..peers.grpc_cpp.peer import Peer, start
+from ..peers.native import Load
+from ..processes import NotBuiltError
 from ..proofs import Figures, Proof, workplace
 from ..quick import rotated
 from ..recorder import Measurement, Spread

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from ...manager import Manager, ManagerConfig, ServableHandle
 from ...rpc.errors import UnavailableError
 
 Tensor = np.ndarray[Any, np.dtype[Any]]
+_NO_TURN: Final = nullcontext()
+#: A version may be retired between being looked up and being taken; its successor is there by then.
+_TRIES: Final = 3
 
 
 class Backend(Protocol):
@@ -40,6 +45,9 @@ class ManagerBackend:
     def __init__(self, repository: Path, *, ready_timeout: float = 30.0) -> None:
         self._manager = Manager(ManagerConfig(repository=repository))
         self._ready_timeout = ready_timeout
+        self._turns: dict[tuple[str, int], threading.Lock] = {}
+        #: Model -> rows and batches that were run; not exact where several threads run them.
+        self.counted: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> ManagerBackend:
         self._manager.start()
@@ -64,16 +72,30 @@ class ManagerBackend:
         names = self.output_names(model)
 
         def run(inputs: dict[str, Tensor]) -> list[Tensor]:
-            # Looked up per batch, as tensorwire does, so that a version swap would be followed.
-            handle = self._handle(model)
-            if not handle.acquire():
-                raise UnavailableError(f"model {model!r} is being unloaded")
+            handle = self._acquired(model)
+            rows, batches = self.counted.get(model, (0, 0))
+            self.counted[model] = rows + len(next(iter(inputs.values()))), batches + 1
             try:
-                return handle.servable.run(inputs, names)
+                with self._turn(handle):
+                    return handle.servable.run(inputs, names)
             finally:
                 handle.release()
 
         return run
+
+    def _acquired(self, model: str) -> ServableHandle:
+        """Looked up per batch, as tensorwire does, so that a version swap is followed."""
+        for _ in range(_TRIES):
+            handle = self._handle(model)
+            if handle.acquire():
+                return handle
+        raise UnavailableError(f"model {model!r} is being unloaded")
+
+    def _turn(self, handle: ServableHandle) -> AbstractContextManager[object]:
+        """Models that take one call at a time get them so."""
+        if handle.servable.concurrent:
+            return _NO_TURN
+        return self._turns.setdefault((handle.model, handle.version), threading.Lock())
 
     def _handle(self, model: str) -> ServableHandle:
         return self._manager.snapshot.resolve(model, None, None, None, 0.0)

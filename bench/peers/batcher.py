@@ -10,13 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 Tensor = np.ndarray[Any, np.dtype[Any]]
 #: The engine: {input name: batch} -> output arrays, in the order of the model's outputs.
 Run = Callable[[dict[str, Tensor]], list[Tensor]]
+
+
+#: What a batch gave, or why it gave nothing.
+Outcome = tuple[list[Tensor], Exception | None]
+
+
+class Request(Protocol):
+    """What takes part in a batch."""
+
+    @property
+    def inputs(self) -> dict[str, Tensor]: ...
 
 
 class _Pending(NamedTuple):
@@ -32,12 +43,14 @@ class MicroBatcher:
         run: called with one batch; on the loop's thread, or in ``executor`` where one is given.
         max_rows: rows of the largest batch (one request may be larger, and then runs alone).
         executor: None runs batches inline, which saves two thread switches a batch.
+        workers: batches that may be in the executor at the same time.
     """
 
-    def __init__(self, run: Run, max_rows: int, executor: Executor | None = None) -> None:
+    def __init__(self, run: Run, max_rows: int, executor: Executor | None = None, workers: int = 1) -> None:
         self._run = run
         self._max_rows = max_rows
         self._executor = executor
+        self._idle = workers
         self._loop = asyncio.get_running_loop()
         self._pending: list[_Pending] = []
         self._scheduled = False
@@ -46,30 +59,30 @@ class MicroBatcher:
         """Queue one request; the future gives its rows of every output."""
         future: asyncio.Future[list[Tensor]] = self._loop.create_future()
         self._pending.append(_Pending(inputs, rows, future))
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        self._schedule()
         return future
 
+    def _schedule(self) -> None:
+        """Have the next tick start what can be; not this one, so that what it brings comes too."""
+        if self._pending and self._idle and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
+        self._scheduled = False
         batch = self._take()
         if self._executor is None:
-            self._finish(batch, *_attempt(self._run, batch))
-            self._again()
-            return
-        running = self._loop.run_in_executor(self._executor, _attempt, self._run, batch)
-        running.add_done_callback(lambda done: self._executed(batch, done))
-
-    def _executed(self, batch: list[_Pending], done: asyncio.Future[_Outcome]) -> None:
-        self._finish(batch, *done.result())
-        self._again()
-
-    def _again(self) -> None:
-        """Go on with what queued meanwhile; in the next tick, so that answers leave first."""
-        if self._pending:
-            self._loop.call_soon(self._flush)
+            self._finish(batch, *attempt(self._run, batch))
         else:
-            self._scheduled = False
+            self._idle -= 1
+            running = self._loop.run_in_executor(self._executor, attempt, self._run, batch)
+            running.add_done_callback(lambda done: self._executed(batch, done))
+        self._schedule()
+
+    def _executed(self, batch: list[_Pending], done: asyncio.Future[Outcome]) -> None:
+        self._idle += 1
+        self._finish(batch, *done.result())
+        self._schedule()
 
     def _take(self) -> list[_Pending]:
         rows = 0
@@ -97,11 +110,8 @@ class MicroBatcher:
             start = stop
 
 
-_Outcome = tuple[list[Tensor], Exception | None]
-
-
-def _attempt(run: Run, batch: Sequence[_Pending]) -> _Outcome:
-    """Run one batch; the exception is a value, because it belongs to the callers and not to the loop."""
+def attempt(run: Run, batch: Sequence[Request]) -> Outcome:
+    """Run one batch; the exception is a value, because it belongs to the callers and not to who runs it."""
     try:
         if len(batch) == 1:
             return run(batch[0].inputs), None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import cycle
 from typing import Final
 
 from ...client import AsyncClient, Client
@@ -13,6 +14,8 @@ from ..systems import CALL_TIMEOUT, AsyncCall, SyncCall
 
 #: Longer than a round trip of a small tensor takes on most machines.
 _SPIN_SECONDS: Final = 0.0005
+#: The kernel deals them out by a hash; that all land at one of two front ends has a chance of 1 in 128.
+_CONNECTIONS: Final = 8
 
 
 def _code_of(error: Exception) -> str:
@@ -25,9 +28,22 @@ class TensorwireSystem:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    def caller(self, case: Case, inputs: Array) -> AsyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> AsyncCall:
         predict, model, arguments = self._client.predict, case.model, {INPUT: inputs}
-        return lambda: predict(model, arguments)
+        return lambda: predict(model, arguments, timeout=timeout)
+
+    def code_of(self, error: Exception) -> str:
+        return _code_of(error)
+
+
+class SeveralSystem:
+    """Callers spread over several clients, each with a connection of its own."""
+
+    def __init__(self, clients: Sequence[AsyncClient]) -> None:
+        self._systems = cycle([TensorwireSystem(client) for client in clients])
+
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> AsyncCall:
+        return next(self._systems).caller(case, inputs, timeout)
 
     def code_of(self, error: Exception) -> str:
         return _code_of(error)
@@ -39,9 +55,9 @@ class SyncTensorwireSystem:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def caller(self, case: Case, inputs: Array) -> SyncCall:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> SyncCall:
         predict, model, arguments = self._client.predict, case.model, {INPUT: inputs}
-        return lambda: predict(model, arguments)
+        return lambda: predict(model, arguments, timeout=timeout)
 
     def code_of(self, error: Exception) -> str:
         return _code_of(error)
@@ -59,6 +75,18 @@ async def open_unfused(address: str) -> AsyncGenerator[TensorwireSystem]:
     """One message per call."""
     async with AsyncClient(address, timeout=CALL_TIMEOUT, fuse=False) as client:
         yield TensorwireSystem(client)
+
+
+@asynccontextmanager
+async def open_several(address: str) -> AsyncGenerator[SeveralSystem]:
+    """Clients whose connections the kernel deals out among the front ends."""
+    async with AsyncExitStack() as stack:
+        yield SeveralSystem(
+            [
+                await stack.enter_async_context(AsyncClient(address, timeout=CALL_TIMEOUT, fuse=False))
+                for _ in range(_CONNECTIONS)
+            ]
+        )
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class ScenarioInfo(msgspec.Struct, frozen=True, kw_only=True):
         figure: what decides here: more of ``throughput`` is better, less of the others.
         systems: those that take part, in the order of the legend.
         notes: what a reader must know to judge the figures.
+        seconds: that one measurement takes; 0 where the scenario was not begun.
     """
 
     key: str
@@ -44,6 +45,7 @@ class ScenarioInfo(msgspec.Struct, frozen=True, kw_only=True):
     figure: Literal["throughput", "p50", "p99", "p999"]
     systems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         x: where on the axis.
         label: the same for people, such as "64 B".
         variant: what else was varied: "control", "before", ...; empty where nothing was.
+        callers: of all client processes together; 0 in an open loop, or where it is not known.
         failures: rounds that gave no measurement, and why.
     """
 
@@ -61,6 +64,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     x: float
     label: str
     variant: str = ""
+    callers: int = 0
     rounds: list[Measurement] = []
     failures: list[str] = []
 
@@ -101,6 +105,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
         engine: the engine called in a loop, with batches of the size that the server made.
         both: the server with the engine.
         predicted: what ``rpc`` and ``engine`` add up to.
+        request: what was asked, for people.
+        batch: rows of the batches that the server made, on average.
     """
 
     system: str
@@ -109,6 +115,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     engine: float
     both: float
     predicted: float
+    request: str = ""
+    batch: float = 0.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

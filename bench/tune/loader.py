@@ -16,8 +16,10 @@ import msgspec
 
 from ...client import AsyncClient
 from ...rpc.errors import RpcError, code_name
+from ..calls import Calls
 from ..child import Ready, run_loop, say
-from ..load import CpuMeter, closed_loop_samples
+from ..closed_load import closed_loop
+from ..meters import CpuMeter
 from ..recorder import Samples
 from ..systems import AsyncCall
 
@@ -59,13 +61,13 @@ def _code_of(error: Exception) -> str:
     return code_name(error.code) if isinstance(error, RpcError) else type(error).__name__
 
 
-def _calls(client: AsyncClient, spec: Spec, requests: list[Any], count: int) -> list[AsyncCall]:
+def _calls(client: AsyncClient, spec: Spec, requests: list[Any]) -> Calls[AsyncCall]:
     """The callers share the requests, each has one and the same: nothing is chosen while it measures."""
 
     def call(inputs: Any) -> AsyncCall:
         return lambda: client.predict(spec.model, inputs, version=spec.version, label=spec.label)
 
-    return [call(requests[number % len(requests)]) for number in range(count)]
+    return Calls([call(inputs) for inputs in requests], _code_of)
 
 
 async def _main(spec: Spec) -> None:
@@ -75,9 +77,9 @@ async def _main(spec: Spec) -> None:
         say(Ready())
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             job = msgspec.json.decode(line, type=Job)
-            calls = _calls(client, spec, requests, job.callers)
+            calls = _calls(client, spec, requests)
             try:
-                samples = await closed_loop_samples(calls, job.warmup, job.duration, _code_of, meter)
+                samples = await closed_loop(calls, job.callers, job.warmup, job.duration, meter)
                 say(Made(samples=samples))
             except Exception as error:  # noqa: BLE001 - the harness decides what that means
                 say(Made(failure=f"{_code_of(error)}: {error}"))

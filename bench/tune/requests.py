@@ -44,15 +44,24 @@ def cut(inputs: Mapping[str, Array], rows: int | None, *, batched: bool) -> list
     ]
 
 
-def made_up(metadata: ModelMetadata, rows: int | None) -> list[list[Request]]:
+def made_up(
+    metadata: ModelMetadata, rows: int | None, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> list[list[Request]]:
     """Requests from the metadata alone, in the order in which to try them: random numbers, zeros, ones.
 
-    Open dimensions are 1.
+    Open dimensions are 1, except in ``shapes``: by name, whole shapes.
     """
     generator = np.random.default_rng(0)
     rows = (rows or 1) if metadata.batched else None
-    random = [_request(metadata, rows, generator, None) for _ in range(_MADE)]
-    return [random, [_request(metadata, rows, generator, 0)], [_request(metadata, rows, generator, 1)]]
+
+    def request(fill: int | None) -> Request:
+        return {
+            spec.name: _array(spec, (shapes or {}).get(spec.name) or _shape(spec, rows), generator, fill)
+            for spec in metadata.inputs
+            if not spec.optional or (shapes and spec.name in shapes)
+        }
+
+    return [[request(None) for _ in range(_MADE)], [request(0)], [request(1)]]
 
 
 def described(request: Mapping[str, Array], metadata: ModelMetadata) -> str:
@@ -63,16 +72,14 @@ def described(request: Mapping[str, Array], metadata: ModelMetadata) -> str:
     )
 
 
-def _request(
-    metadata: ModelMetadata, rows: int | None, generator: np.random.Generator, fill: int | None
-) -> Request:
-    return {spec.name: _array(spec, rows, generator, fill) for spec in metadata.inputs if not spec.optional}
-
-
-def _array(spec: TensorSpec, rows: int | None, generator: np.random.Generator, fill: int | None) -> Array:
+def _shape(spec: TensorSpec, rows: int | None) -> tuple[int, ...]:
     shape = tuple(1 if dim is None else dim for dim in spec.shape)
-    if rows is not None:
-        shape = (rows, *shape[1:])
+    return shape if rows is None else (rows, *shape[1:])
+
+
+def _array(
+    spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator, fill: int | None
+) -> Array:
     if spec.dtype in (BYTES, STRING):
         text = "" if fill == 0 else "1"
         full = np.empty(shape, object)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated, Any, Final
 
 import typer
 
-from . import models, predict, serve, status, tune, tuning
+from . import bench, models, predict, press, serve, status, tune, tuning
 
 app = typer.Typer(
     name="tensorwire",
@@ -50,8 +48,10 @@ app.command("workers")(tuning.workers)
 app.command("settings")(tuning.settings)
 app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
+app.command("press")(press.press)
 app.command("status")(status.status)
 app.command("health")(status.health)
+app.add_typer(bench.app, name="bench")
 
 
 @app.command("demo", **_FORWARDED)
@@ -62,11 +62,3 @@ def demo(ctx: typer.Context) -> None:
     inner = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     inner.command()(command)
     inner(args=ctx.args, prog_name="tensorwire demo")
-
-
-@app.command("bench", **_FORWARDED)
-def bench(ctx: typer.Context) -> None:
-    """Measure side by side against gRPC (`python -m tensorwire.bench`)."""
-    sys.stdout.flush()
-    # The benchmark takes this process's place: it gets every signal, and its exit status is ours.
-    os.execv(sys.executable, [sys.executable, "-m", "tensorwire.bench", *ctx.args])

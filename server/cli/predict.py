@@ -37,6 +37,10 @@ _Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Write the outputs into this file.")
 ]
 _Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds that the model has.")]
+_Record = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Append the request to FILE, for `tensorwire press --dump FILE`."),
+]
 _RoutingKey = Annotated[str | None, typer.Option(help="Equal keys go to the same target of a sticky route.")]
 
 
@@ -47,6 +51,7 @@ def predict(
     version: VersionOption = None,
     label: LabelOption = None,
     output: _Output = None,
+    record: _Record = None,
     timeout: _Timeout = 10.0,
     routing_key: _RoutingKey = None,
     server: ServerOption = None,
@@ -55,7 +60,8 @@ def predict(
     """Run a model once. Values take the model's dtypes; one row may be written without the batch axis."""
     if output is not None and output.suffix != ".npz":
         fail(f"--output: found {output}; expected a file name that ends with .npz", USAGE)
-    outputs = _call(server_address(ctx, server), model, inputs or [], version, label, timeout, routing_key)
+    address = server_address(ctx, server)
+    outputs = _call(address, model, inputs or [], version, label, timeout, routing_key, record)
     from ...rpc.errors import InvalidArgumentError
     from .tensors import as_json, readable, save
 
@@ -81,6 +87,7 @@ def _call(
     label: str | None,
     timeout: float,
     routing_key: str | None,
+    record: Path | None,
 ) -> dict[str, Array]:
     from ...rpc.errors import InvalidArgumentError
     from .common import connected
@@ -92,8 +99,19 @@ def _call(
             inputs = read_inputs(texts, metadata)
         except InvalidArgumentError as error:
             fail(error.message, USAGE)
+        if record is not None:
+            _append(record, inputs)
         try:
             return client.predict(model, inputs, version=version, label=label, routing_key=routing_key)
         except InvalidArgumentError as error:
             told = "" if "expected" in error.message else f"; {expected(metadata.inputs)}"
             fail(f"{error}{told}")
+
+
+def _append(path: Path, inputs: dict[str, Array]) -> None:
+    from ...bench.press.recorded import record
+
+    try:
+        record(path, inputs)
+    except OSError as error:
+        fail(f"--record: {path} cannot be written: {error.strerror or error}", USAGE)

@@ -24,13 +24,18 @@ _Notes = list[str]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to call, and with what: ``texts`` as for `tensorwire predict`."""
+    """What to call, and with what: ``texts`` as for `tensorwire predict`.
+
+    ``shapes``: of inputs that are made up. ``hint``: which option takes real ones.
+    """
 
     model: str
     version: int | None
     label: str | None
     texts: list[str]
     rows: int | None
+    shapes: dict[str, tuple[int, ...]] = {}
+    hint: str = "--sample takes real requests"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +55,7 @@ def prepare_requests(
     origin = "given"
     if not request.texts:
         origin = "made up"
-        notes.append(
-            "the sample was made up from the metadata (open dimensions are 1); --sample takes real requests"
-        )
+        notes.append(f"the sample was made up from the metadata (open dimensions are 1); {request.hint}")
     for requests in choices[:-1]:
         try:
             client.predict(request.model, requests[0], version=request.version, label=request.label)
@@ -70,7 +73,7 @@ def prepare_requests(
 
 def _choices(metadata: ModelMetadata, request: Request) -> list[list[Inputs]]:
     if not request.texts:
-        return made_up(metadata, request.rows)
+        return made_up(metadata, request.rows, request.shapes)
     try:
         return [cut(read_inputs(request.texts, metadata), request.rows, batched=metadata.batched)]
     except InvalidArgumentError as error:

@@ -1,4 +1,4 @@
-"""The gRPC peer in C++: what its client is asked and what it writes; the whole of it where it was built."""
+"""The gRPC peer in C++: what its build says, and the whole of it where it was built."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 from tensorwire.bench.peers import grpc_cpp
-from tensorwire.bench.peers.grpc_cpp.peer import Found, Load, NotBuiltError, binaries, start
-from tensorwire.bench.recorder import CpuUse
-
-#: As the client writes it.
-LINE = (
-    b'{"calls":100,"all_calls":150,"seconds":0.5,"cpu_seconds":0.002,"all_cpu_seconds":0.003,"p50":0.001,'
-    b'"p90":0.002,"p99":0.003,"p999":0.004,"max":0.005,"errors":{"14: gone":2}}'
-)
+from tensorwire.bench.peers.grpc_cpp.peer import binaries, start
+from tensorwire.bench.peers.native import Load
+from tensorwire.bench.processes import ChildError, NotBuiltError
 
 
 def is_built() -> bool:
@@ -28,33 +22,8 @@ def is_built() -> bool:
     return True
 
 
-def test_the_command_line_has_every_setting() -> None:
-    load = Load(in_flight=32, channels=3, nbytes=128, warmup=0.1, duration=0.5)
-    arguments = load.arguments("127.0.0.1:1")
-    assert dict(zip(arguments[::2], arguments[1::2], strict=True)) == {
-        "--address": "127.0.0.1:1",
-        "--in-flight": "32",
-        "--channels": "3",
-        "--bytes": "128",
-        "--warmup": "0.1",
-        "--duration": "0.5",
-        "--timeout": "10.0",
-    }
-
-
-def test_what_the_client_writes_becomes_a_measurement() -> None:
-    found = msgspec.json.decode(LINE, type=Found)
-    measurement = found.measurement(CpuUse(server=0.3, client=0.1, others=1.003), seconds=2.0)
-    assert measurement.requests == 100
-    assert measurement.throughput == 200
-    assert measurement.server_cpu_per_request == pytest.approx(0.002)
-    assert measurement.client_cpu_per_request == pytest.approx(2e-5)
-    assert measurement.other_cores == pytest.approx(0.5)
-    assert measurement.errors == {"14: gone": 2}
-
-
 def test_no_binaries_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(NotBuiltError, match="run make peers"):
+    with pytest.raises(NotBuiltError, match="run make bench-peers"):
         binaries(tmp_path)
 
 
@@ -71,7 +40,7 @@ def test_a_build_names_what_is_missing(tmp_path: Path) -> None:
     assert not (tmp_path / "build").exists()
 
 
-@pytest.mark.skipif(not is_built(), reason="not built: run make peers")
+@pytest.mark.skipif(not is_built(), reason="not built: run make bench-peers")
 def test_the_peer_echoes_and_ends(tmp_path: Path) -> None:
     with start(tmp_path) as peer:
         pid = peer.pid
@@ -83,3 +52,9 @@ def test_the_peer_echoes_and_ends(tmp_path: Path) -> None:
             assert measurement.max >= measurement.p99 >= measurement.p50 > 0
             assert measurement.client_cpu_per_request > 0
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.skipif(not is_built(), reason="not built: run make bench-peers")
+def test_who_asks_for_another_answer_than_it_gets_counts_wrong_ones(tmp_path: Path) -> None:
+    with start(tmp_path) as peer, pytest.raises(ChildError, match="wrong answer"):
+        peer.measure(Load(in_flight=1, model="head", nbytes=64, warmup=0.0, duration=0.05))

@@ -6,21 +6,26 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tensorwire.bench.calls import Calls
 from tensorwire.bench.child import Ready
 from tensorwire.bench.cli import main
-from tensorwire.bench.load import CpuMeter, Job, closed_loop, run_sync
-from tensorwire.bench.models import OUTPUT, Array, Case
+from tensorwire.bench.closed_load import closed_loop, closed_threads
+from tensorwire.bench.load import Job, run_sync, verify_sync
+from tensorwire.bench.meters import CpuMeter
+from tensorwire.bench.models import CASE_OF_NAME, OUTPUT, Array, Case
 from tensorwire.bench.processes import Child, ChildError
 from tensorwire.bench.quick import Group, run
-from tensorwire.bench.recorder import Measurement
+from tensorwire.bench.recorder import Measurement, latencies, merge
 from tensorwire.bench.results import Settings
-from tensorwire.bench.systems import ECHO, GRPC
+from tensorwire.bench.systems import CALL_TIMEOUT, ECHO, GRPC
 
 
 def name_of(error: Exception) -> str:
@@ -41,7 +46,8 @@ def test_closed_loop_keeps_every_caller_busy_and_counts_errors() -> None:
     async def bad() -> Mapping[str, Any]:
         raise OSError("no")
 
-    measurement = asyncio.run(closed_loop([good] * 8 + [bad], 0.01, 0.05, name_of, CpuMeter(os.getpid())))
+    calls = Calls([good] * 8 + [bad], name_of)
+    measurement = merge([asyncio.run(closed_loop(calls, 9, 0.01, 0.05, CpuMeter(os.getpid())))])
     assert most == 8
     assert in_flight == 0
     assert measurement.requests > 8
@@ -55,7 +61,7 @@ class FakeSync:
     def __init__(self, *, wrong: bool = False) -> None:
         self.wrong = wrong
 
-    def caller(self, case: Case, inputs: Array) -> Any:
+    def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> Any:
         answer = {OUTPUT: case.reference(inputs) + (1 if self.wrong else 0)}
         return lambda: answer
 
@@ -68,16 +74,101 @@ def job(concurrency: int = 1) -> Job:
 
 
 def test_blocking_loop_measures() -> None:
-    measurement = run_sync(FakeSync(), job(), CpuMeter(os.getpid()))
+    measurement = merge([run_sync(FakeSync(), job(), CpuMeter(os.getpid()))])
     assert measurement.requests > 10
     assert measurement.errors == {}
 
 
-def test_blocking_loop_refuses_wrong_answers_and_several_callers() -> None:
+def test_threads_share_a_blocking_client() -> None:
+    seen: set[str] = set()
+    all_there = threading.Barrier(4)
+
+    class Meeting(FakeSync):
+        def caller(self, case: Case, inputs: Array, timeout: float = CALL_TIMEOUT) -> Any:
+            first = True
+
+            def call() -> None:
+                nonlocal first
+                if first:  # nobody goes on before everybody has called
+                    all_there.wait(10)
+                    seen.add(threading.current_thread().name)
+                first = False
+
+            return call
+
+    measurement = merge([run_sync(Meeting(), job(4), CpuMeter(os.getpid()))])
+    assert len(seen) == 4
+    assert measurement.requests > 4
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_slow_calls_of_a_closed_loop_count_but_not_their_latency(blocking: bool) -> None:
+    def quick() -> None:
+        time.sleep(0)
+
+    def slow() -> None:
+        time.sleep(0.02)
+
+    async def quick_later() -> None:
+        await asyncio.sleep(0)
+
+    async def slow_later() -> None:
+        await asyncio.sleep(0.02)
+
+    meter = CpuMeter(os.getpid())
+    if blocking:
+        calls = Calls([quick], name_of, slow=[slow], slow_share=0.2)
+        samples = closed_threads(calls, 2, 0.01, 0.15, meter)
+    else:
+        later = Calls([quick_later], name_of, slow=[slow_later], slow_share=0.2)
+        samples = asyncio.run(closed_loop(later, 2, 0.01, 0.15, meter))
+    measurement = merge([samples])
+    assert measurement.slow > 0
+    assert measurement.requests == len(latencies([samples])) + measurement.slow
+    assert measurement.p50 < 0.02
+
+
+def test_a_meter_sees_all_processes_of_a_server(tmp_path: Path) -> None:
+    spin = """import sys
+print('{}', flush=True)
+for line in sys.stdin:
+    sum(range(3_000_000))
+    print('{}', flush=True)"""
+    inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}])"
+    with child(inner, tmp_path / "log") as parent:
+        parent.receive(Ready, 10)
+        meter = CpuMeter(parent.pid)
+        meter.start()
+        parent.send(Ready())
+        parent.receive(Ready, 10)
+        used = meter.stop()
+        server, client = meter.resident()
+        alone = psutil.Process(parent.pid).memory_info().rss
+    assert used.server > 0
+    assert meter.finish(used).server == used.server
+    assert server > alone > 0
+    assert client > 0
+
+
+def test_a_meter_finds_processes_that_a_server_starts_later(tmp_path: Path) -> None:
+    spin = "sum(range(3_000_000)); print('{}', flush=True); sys.stdin.read()"
+    outer = f"""import subprocess, sys
+print('{{}}', flush=True)
+sys.stdin.readline()
+subprocess.run([sys.executable, '-c', {"import sys; " + spin!r}])"""
+    with child(outer, tmp_path / "log") as parent:
+        parent.receive(Ready, 10)
+        meter = CpuMeter(parent.pid)
+        meter.start()
+        parent.send(Ready())
+        parent.receive(Ready, 10)
+        used = meter.stop()
+        assert meter.finish(used).server > used.server
+
+
+def test_wrong_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="answered wrongly"):
-        run_sync(FakeSync(wrong=True), job(), CpuMeter(os.getpid()))
-    with pytest.raises(ValueError, match="one caller"):
-        run_sync(FakeSync(), job(2), CpuMeter(os.getpid()))
+        verify_sync(FakeSync(wrong=True), CASE_OF_NAME["64 B"])
 
 
 def child(code: str, log: Path, **options: Any) -> Child:

@@ -124,7 +124,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         f"tensorwire/{path.relative_to(ROOT)}"
         for folder in (line.split(" = ")[1] for line in folders if line)
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".pyi") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".css", ".html", ".thrift") or path.name == "py.typed"
     }
     found, compiled = modules_in(wheel)
     built = [name.partition(".")[0] for name in compiled]

@@ -1,4 +1,4 @@
-"""gRPC in C++ as a system under test: an echo server, and a client that makes closed-loop load.
+"""gRPC in C++ as systems under test: two echo servers, and a client that makes load.
 
-``make peers`` builds both, where Debian's packages for it are installed; :mod:`.peer` runs them.
+``make bench-peers`` builds them, where Debian's packages for it are installed; :mod:`.peer` runs them.
 """
