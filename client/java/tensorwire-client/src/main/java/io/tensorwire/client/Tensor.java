@@ -318,6 +318,11 @@ public final class Tensor {
         return payload().asReadOnlyBuffer().order(ByteOrder.LITTLE_ENDIAN);
     }
 
+    /** Whether it has this dtype and shape. */
+    boolean isLike(DType otherDtype, long[] otherShape) {
+        return dtype == otherDtype && Arrays.equals(shape, otherShape);
+    }
+
     /** As {@link #data}, without the protection; for who neither changes nor shares it. */
     ByteBuffer payload() {
         return data == null ? Varlen.encode(elements) : data;
