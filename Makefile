@@ -1,5 +1,5 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | clean
+#   make demo | test | test-java | lint | format | bench | bench-quick | bench-import | peers | setup | wheel | clean
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -23,7 +23,7 @@ PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick $(PROOFS) bench-import peers wheel clean
+.PHONY: help setup demo test test-java lint format bench bench-quick $(PROOFS) bench-import peers wheel clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -35,6 +35,11 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist worksteal) $(ARGS)
+	@$(if $(ARGS),,.ci/java --optional "tests of the Java client" verify)
+
+# The Java client's own tests, which use the server of this environment, and its Javadoc.
+test-java: $(READY)
+	@.ci/java "tests of the Java client" verify
 
 lint: $(READY)
 	@$(STEP) "ruff check" $(BIN)/ruff check --quiet
@@ -75,7 +80,7 @@ wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist out client/java/target client/java/*/target *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- set-up

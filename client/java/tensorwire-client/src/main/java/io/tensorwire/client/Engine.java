@@ -6,7 +6,7 @@ import java.util.List;
 import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
-import org.zeromq.ZMonitor;
+import org.zeromq.ZMQ;
 
 /** The one thread that owns the socket: takes calls from the inbox, sends, receives, and watches deadlines. */
 final class Engine {
@@ -43,7 +43,7 @@ final class Engine {
     /** Connects, and starts the thread. */
     void start() {
         try {
-            link.connect(options, this::notice);
+            link.connect(options);
         } catch (RuntimeException error) {
             link.close();
             throw error;
@@ -114,6 +114,7 @@ final class Engine {
     }
 
     private void turn() {
+        link.observe(this::connectionChanged);
         inbox.drain(task -> task.run(this));
         flush();
         // Also after every send, which can swallow the sign that something has arrived.
@@ -163,21 +164,11 @@ final class Engine {
         }
     }
 
-    /** Called by a thread of ZeroMQ. */
-    private void notice(ZMonitor.Event event) {
-        inbox.add(new Task() {
-            @Override
-            void run(Engine engine) {
-                connectionChanged(event);
-            }
-        });
-    }
-
-    private void connectionChanged(ZMonitor.Event event) {
-        if (event == ZMonitor.Event.HANDSHAKE_PROTOCOL) {
+    private void connectionChanged(int event) {
+        if (event == ZMQ.EVENT_HANDSHAKE_PROTOCOL) {
             LOG.debug("connected to {}", options.address());
             channel.connected();
-        } else if (event == ZMonitor.Event.DISCONNECTED) {
+        } else if (event == ZMQ.EVENT_DISCONNECTED) {
             LOG.debug("the connection to {} was lost", options.address());
             // A server that stops answers what is in flight and closes: both may be here to be read.
             while (link.receive(MESSAGES_A_TURN, receiver::receive)) {

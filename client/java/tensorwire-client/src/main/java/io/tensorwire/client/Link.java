@@ -9,11 +9,10 @@ import java.nio.channels.Selector;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.BiConsumer;
-import java.util.function.Consumer;
+import java.util.function.IntConsumer;
 import org.zeromq.SocketType;
 import org.zeromq.ZMQ;
 import org.zeromq.ZMQException;
-import org.zeromq.ZMonitor;
 import zmq.Msg;
 
 /**
@@ -27,12 +26,15 @@ import zmq.Msg;
 final class Link implements AutoCloseable {
     private static final int HEARTBEAT_MS = 5_000;
     private static final int HEARTBEAT_TIMEOUT_MS = 20_000;
+    private static final int HANDSHAKE_MS = 5_000;
+    private static final String MONITOR = "inproc://tensorwire-monitor";
     private static final int EVENTS =
             ZMQ.EVENT_HANDSHAKE_PROTOCOL | ZMQ.EVENT_DISCONNECTED | ZMQ.EVENT_CONNECT_RETRIED;
 
     private final Selector selector;
     private final ZMQ.Context context;
     private ZMQ.Socket socket;
+    private ZMQ.Socket monitor;
 
     /** Makes nothing but the selector: other threads may wake it before there is a socket. */
     Link() {
@@ -42,23 +44,14 @@ final class Link implements AutoCloseable {
             throw new UncheckedIOException(error);
         }
         context = ZMQ.context(1);
-        // Spelt so there.
-        context.setThreadFactor(Link::newThread);
-    }
-
-    private static Thread newThread(Runnable work, String name) {
-        Thread thread = new Thread(work, "tensorwire-zmq-" + name);
-        thread.setDaemon(true);
-        return thread;
     }
 
     /**
      * Begin to connect.
      *
-     * @param events gets those of the connection, from a thread of ZeroMQ
      * @throws RpcException INVALID_ARGUMENT: it is no address
      */
-    void connect(ClientOptions options, Consumer<ZMonitor.Event> events) {
+    void connect(ClientOptions options) {
         socket = context.socket(SocketType.DEALER);
         socket.setLinger(0);
         // What waits is bounded by timeouts; a send must never block.
@@ -71,9 +64,14 @@ final class Link implements AutoCloseable {
         socket.setHeartbeatIvl(HEARTBEAT_MS);
         socket.setHeartbeatTimeout(HEARTBEAT_TIMEOUT_MS);
         socket.setTCPKeepAlive(1);
-        socket.setEventHook(event -> events.accept(event.getEvent()), EVENTS);
+        socket.setHandshakeIvl(HANDSHAKE_MS);
+        // Before it connects: a monitor that is made later can miss that the connection stands.
+        socket.monitor(MONITOR, EVENTS);
+        monitor = context.socket(SocketType.PAIR);
+        monitor.connect(MONITOR);
         try {
             socket.getFD().register(selector, SelectionKey.OP_READ);
+            monitor.getFD().register(selector, SelectionKey.OP_READ);
             socket.connect(options.address());
         } catch (IOException error) {
             throw new UncheckedIOException(error);
@@ -85,12 +83,21 @@ final class Link implements AutoCloseable {
         }
     }
 
+    /** Tell what has happened to the connection: events of {@link ZMQ}. */
+    void observe(IntConsumer events) {
+        for (ZMQ.Event event = ZMQ.Event.recv(monitor, ZMQ.DONTWAIT);
+                event != null;
+                event = ZMQ.Event.recv(monitor, ZMQ.DONTWAIT)) {
+            events.accept(event.getEvent());
+        }
+    }
+
     /** Send a message, each frame from 0 to its limit; false if there is no connection to send it through. */
     boolean send(List<ByteBuffer> frames) {
         int last = frames.size() - 1;
         for (int index = 0; index <= last; index++) {
             int flags = ZMQ.DONTWAIT | (index == last ? 0 : ZMQ.SNDMORE);
-            if (!socket.sendMsg(new Msg(frames.get(index)), flags) && index == 0) {
+            if (!socket.base().send(new Msg(frames.get(index)), flags) && index == 0) {
                 return false;
             }
         }
@@ -100,7 +107,7 @@ final class Link implements AutoCloseable {
     /** Read so many messages at most; whether there may be more. */
     boolean receive(int limit, BiConsumer<ByteBuffer, List<ByteBuffer>> reader) {
         for (int read = 0; read < limit; read++) {
-            Msg head = socket.recvMsg(ZMQ.DONTWAIT);
+            Msg head = socket.base().recv(ZMQ.DONTWAIT);
             if (head == null) {
                 return false;
             }
@@ -114,7 +121,7 @@ final class Link implements AutoCloseable {
         Msg frame;
         do {
             // The parts of a message arrive together.
-            frame = socket.recvMsg(ZMQ.DONTWAIT);
+            frame = socket.base().recv(ZMQ.DONTWAIT);
             frames.add(bytes(frame));
         } while (frame.hasMore());
         return frames;
@@ -142,8 +149,12 @@ final class Link implements AutoCloseable {
     @Override
     public void close() {
         if (socket != null) {
-            socket.setEventHook(null, 0);
+            socket.monitor(null, 0);
             socket.close();
+        }
+        if (monitor != null) {
+            monitor.setLinger(0);
+            monitor.close();
         }
         context.term();
         try {

@@ -4,7 +4,9 @@ package io.tensorwire.client;
 public class RpcException extends RuntimeException {
     private static final long serialVersionUID = 1L;
 
+    /** As on the wire. */
     private final int code;
+    /** Without the status. */
     private final String description;
 
     /**

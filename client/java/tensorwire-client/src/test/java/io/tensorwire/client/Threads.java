@@ -24,7 +24,7 @@ final class Threads {
     private static List<String> found() {
         return Thread.getAllStackTraces().keySet().stream()
                 .map(Thread::getName)
-                .filter(name -> name.startsWith("tensorwire-"))
+                .filter(name -> name.matches("(tensorwire|iothread|reaper)-.*"))
                 .toList();
     }
 }
