@@ -23,7 +23,7 @@ PINNED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PROOFS := bench-swap bench-malformed bench-overload bench-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-java lint format bench bench-quick $(PROOFS) bench-import peers wheel clean
+.PHONY: help setup demo test test-java lint format bench bench-quick $(PROOFS) bench-import bench-java bench-jmh peers wheel clean
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
@@ -70,6 +70,16 @@ bench: $(READY)
 
 bench-import: $(READY)
 	@$(BIN)/python -m tensorwire.bench.import_time $(ARGS)
+
+# The Java client beside grpc-java; needs a JDK and Maven, which fetches gRPC.
+bench-java: $(READY)
+	@.ci/java "building the Java benchmarks" -Pbench package -DskipTests
+	@$(BIN)/python -m tensorwire.bench java --check $(ARGS)
+
+# What writing and reading messages costs in Java.
+bench-jmh:
+	@.ci/java "building the Java benchmarks" -Pbench package -DskipTests
+	@java -cp 'client/java/bench/target/tensorwire-bench.jar:client/java/bench/target/lib/*' org.openjdk.jmh.Main CodecBenchmark $(ARGS)
 
 # Systems in other languages that the benchmarks compare, where what they are built of is installed.
 peers:

@@ -11,7 +11,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
-/** A real server from the project's Python environment, with the models of {@code repository.py}. */
+/** A real server from the project's Python environment, with the models of {@code tests/java_models.py}. */
 final class ServerProcess implements AutoCloseable {
     private static final Path ROOT = Path.of(System.getProperty("tensorwire.root", "../../..")).toAbsolutePath();
     private static final String PYTHON =
@@ -34,7 +34,7 @@ final class ServerProcess implements AutoCloseable {
         if (!Files.isExecutable(Path.of(PYTHON))) {
             throw new IllegalStateException(PYTHON + " is not there: run make setup, or set -Dtensorwire.python=...");
         }
-        run(Path.of("src/test/resources/repository.py").toString(), ROOT.toString(), folder.resolve("models").toString());
+        run(ROOT.resolve("tests/java_models.py").toString(), folder.resolve("models").toString());
         ServerProcess server = new ServerProcess(folder);
         server.start();
         return server;

@@ -1,13 +1,12 @@
-"""Writes the model repository of the Java client's integration tests: ``repository.py ROOT DIRECTORY``."""
+"""Writes the model repository of the Java client's integration tests: ``java_models.py DIRECTORY``."""
 
 import sys
 from pathlib import Path
 
-root, directory = map(Path, sys.argv[1:])
-sys.path.insert(0, str(root / "tests"))
+import models
+from tensorwire.rpc.types import DTYPE_NAMES
 
-import models  # noqa: E402
-from tensorwire.rpc.types import DTYPE_NAMES  # noqa: E402
+directory = Path(sys.argv[1])
 
 EVERY = """
 class Model:
