@@ -138,6 +138,11 @@ public final class TensorwireClient implements AutoCloseable {
         }
     }
 
+    /** For tests that hold its thread. */
+    Engine engine() {
+        return engine;
+    }
+
     // ---------------------------------------------------------------- calls
 
     /**
