@@ -13,7 +13,11 @@ record ClientOptions(
         Duration reconnectMax,
         Executor callbackExecutor) {
     ClientOptions {
-        Objects.requireNonNull(address, "address is null; expected tcp://HOST:PORT or ipc://PATH");
+        if (!Objects.requireNonNull(address, "address is null; expected tcp://HOST:PORT").startsWith("tcp://")) {
+            // What JeroMQ calls ipc:// is TCP between JeroMQs.
+            throw new RpcException(
+                    StatusCode.INVALID_ARGUMENT, "cannot connect to '" + address + "'; expected tcp://HOST:PORT");
+        }
         if (timeout != null) {
             positive("timeout", timeout);
         }

@@ -79,7 +79,7 @@ final class Link implements AutoCloseable {
             throw new RpcException(
                     StatusCode.INVALID_ARGUMENT,
                     "cannot connect to '" + options.address() + "': " + error.getMessage()
-                            + "; expected tcp://HOST:PORT or ipc://PATH");
+                            + "; expected tcp://HOST:PORT");
         }
     }
 

@@ -45,7 +45,7 @@ public final class TensorwireClient implements AutoCloseable {
     /**
      * A client with the default settings: calls may take a second.
      *
-     * @param address {@code tcp://HOST:PORT} or {@code ipc://PATH}
+     * @param address {@code tcp://HOST:PORT}
      * @return a client, which connects in the background: there need be no server yet
      * @throws RpcException INVALID_ARGUMENT: it is no address
      */
@@ -56,7 +56,7 @@ public final class TensorwireClient implements AutoCloseable {
     /**
      * A client with other settings.
      *
-     * @param address {@code tcp://HOST:PORT} or {@code ipc://PATH}
+     * @param address {@code tcp://HOST:PORT}
      * @return to be told them
      */
     public static Builder builder(String address) {

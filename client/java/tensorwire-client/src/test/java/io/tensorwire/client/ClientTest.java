@@ -180,6 +180,8 @@ class ClientTest {
         RpcException error = assertThrows(RpcException.class, () -> TensorwireClient.connect("nonsense"));
         assertEquals(StatusCode.INVALID_ARGUMENT, error.status());
         assertTrue(error.description().contains("expected tcp://HOST:PORT"), error.description());
+        assertThrows(RpcException.class, () -> TensorwireClient.connect("ipc:///tmp/server"));
+        assertThrows(RpcException.class, () -> TensorwireClient.connect("tcp://127.0.0.1"));
         TensorwireClient.Builder builder = TensorwireClient.builder(server.address).timeout(Duration.ZERO);
         assertThrows(IllegalArgumentException.class, builder::connect);
         assertThrows(IllegalArgumentException.class, () -> PredictOptions.DEFAULT.withVersion(-1));

@@ -58,6 +58,11 @@ class LiveTest {
         Threads.assertNone();
     }
 
+    private static long usedHeap() {
+        System.gc();
+        return Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory();
+    }
+
     private static Tensor row(float... values) {
         return Tensor.of(values, 1, values.length);
     }
@@ -238,9 +243,16 @@ class LiveTest {
 
     @Test
     void sixtyFourThreadsOfTenThousandCallsEach() throws Exception {
+        Callers first = new Callers(64, 100);
+        first.run(client, "identity");
+        long before = usedHeap();
         Callers callers = new Callers(64, 10_000);
         callers.run(client, "identity");
         assertEquals(List.of(), callers.failures());
         assertEquals(640_000, callers.answers());
+        client.health(); // behind all answers; it orders what the I/O thread did before what follows
+        assertEquals(0, client.engine().channel().pending().size());
+        long grown = usedHeap() - before;
+        assertTrue(grown < 16 << 20, "the heap grew by " + grown + " bytes");
     }
 }

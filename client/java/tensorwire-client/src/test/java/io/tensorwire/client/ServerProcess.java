@@ -6,16 +6,11 @@ import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
 /** A real server from the project's Python environment, with the models of {@code tests/java_models.py}. */
 final class ServerProcess implements AutoCloseable {
-    private static final Path ROOT = Path.of(System.getProperty("tensorwire.root", "../../..")).toAbsolutePath();
-    private static final String PYTHON =
-            System.getProperty("tensorwire.python", ROOT.resolve(".venv/bin/python").toString());
     private static final Duration PATIENCE = Duration.ofSeconds(40);
 
     final String address;
@@ -31,28 +26,18 @@ final class ServerProcess implements AutoCloseable {
 
     /** Writes the models below a folder, and serves them. */
     static ServerProcess start(Path folder) throws IOException, InterruptedException {
-        if (!Files.isExecutable(Path.of(PYTHON))) {
-            throw new IllegalStateException(PYTHON + " is not there: run make setup, or set -Dtensorwire.python=...");
-        }
-        run(ROOT.resolve("tests/java_models.py").toString(), folder.resolve("models").toString());
+        run(Python.command("tests/java_models.py", folder.resolve("models").toString()));
         ServerProcess server = new ServerProcess(folder);
         server.start();
         return server;
     }
 
-    /** Runs Python to its end. */
-    static void run(String... arguments) throws IOException, InterruptedException {
-        Process process = new ProcessBuilder(command(arguments)).inheritIO().start();
+    /** Runs a command to its end. */
+    private static void run(List<String> command) throws IOException, InterruptedException {
+        Process process = new ProcessBuilder(command).inheritIO().start();
         if (process.waitFor() != 0) {
-            throw new IllegalStateException(Arrays.toString(arguments) + " ended with " + process.exitValue());
+            throw new IllegalStateException(command + " ended with " + process.exitValue());
         }
-    }
-
-    /** What runs Python. */
-    static List<String> command(String... arguments) {
-        List<String> command = new ArrayList<>(List.of(PYTHON));
-        command.addAll(List.of(arguments));
-        return command;
     }
 
     Path models() {
@@ -63,7 +48,7 @@ final class ServerProcess implements AutoCloseable {
     void start() throws IOException, InterruptedException {
         Path ready = folder.resolve("ready");
         Files.deleteIfExists(ready);
-        process = new ProcessBuilder(command(
+        process = new ProcessBuilder(Python.command(
                         "-m", "tensorwire.server.cli", "serve", models().toString(), "--bind", address,
                         "--ready-file", ready.toString(), "--settle-time", "0", "--poll-interval", "0.05",
                         "--log-level", "warning"))

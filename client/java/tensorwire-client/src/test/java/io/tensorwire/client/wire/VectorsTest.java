@@ -9,7 +9,6 @@ import io.tensorwire.client.DType;
 import io.tensorwire.client.RpcException;
 import io.tensorwire.client.StatusCode;
 import io.tensorwire.client.Tensor;
-import io.tensorwire.client.Tensors;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.HexFormat;
@@ -135,25 +134,11 @@ class VectorsTest {
         Prefix prefix = Json.prefix(message, header.length, extra.length);
         int[] rows = layout.rows() ? Json.ints(message.get("rows")) : null;
         List<ByteBuffer> frames =
-                MessageWriter.write(prefix, header, extra, layout, rows, whole(tensors));
+                MessageWriter.write(prefix, header, extra, layout, rows, RandomMessages.whole(tensors));
         assertEquals(vector.frames().size(), frames.size());
         for (int index = 0; index < frames.size(); index++) {
             assertEquals(HexFormat.of().formatHex(vector.frames().get(index)), Json.hex(frames.get(index)));
         }
-    }
-
-    private static MessageWriter.Payloads whole(List<Tensor> tensors) {
-        return new MessageWriter.Payloads() {
-            @Override
-            public int pieces() {
-                return 1;
-            }
-
-            @Override
-            public ByteBuffer piece(int tensor, int piece) {
-                return Tensors.payload(tensors.get(tensor));
-            }
-        };
     }
 
     @ParameterizedTest
