@@ -10,12 +10,7 @@ import io.tensorwire.client.wire.Prefix;
 import io.tensorwire.client.wire.ReplyHeaders;
 import io.tensorwire.client.wire.RequestHeader;
 import io.tensorwire.client.wire.TensorHeader;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.util.Arrays;
-import java.util.HexFormat;
-import java.util.List;
-import java.util.concurrent.TimeUnit;
+
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.BenchmarkMode;
 import org.openjdk.jmh.annotations.Fork;
@@ -28,6 +23,13 @@ import org.openjdk.jmh.annotations.Setup;
 import org.openjdk.jmh.annotations.State;
 import org.openjdk.jmh.annotations.Warmup;
 
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.Arrays;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+
 /** What a message of 64-byte requests costs to write, and its answer to read. */
 @State(Scope.Thread)
 @BenchmarkMode(Mode.AverageTime)
@@ -37,15 +39,19 @@ import org.openjdk.jmh.annotations.Warmup;
 @Fork(1)
 public class CodecBenchmark {
     private static final int WIDTH = 16;
+
     /** The header {model: "m", version: 1, outputs: [["y", "float32", [16]]]}. */
-    private static final byte[] REPLY_HEADER = HexFormat.of()
-            .parseHex("83a56d6f64656ca16da776657273696f6e01a76f7574707574739193a179a7666c6f617433329110");
+    private static final byte[] REPLY_HEADER =
+            HexFormat.of()
+                    .parseHex(
+                            "83a56d6f64656ca16da776657273696f6e01a76f7574707574739193a179a7666c6f617433329110");
 
     /** Requests in the message. */
     @Param({"1", "64"})
     public int requests;
 
-    private final Layout layout = new Layout(List.of(new TensorHeader("x", DType.FLOAT32, WIDTH)), true);
+    private final Layout layout =
+            new Layout(List.of(new TensorHeader("x", DType.FLOAT32, WIDTH)), true);
     private final byte[] header = new RequestHeader("m", null, null, null, layout).encode();
     private final ReplyHeaders headers = new ReplyHeaders();
     private ByteBuffer row;
@@ -62,19 +68,36 @@ public class CodecBenchmark {
     }
 
     private ByteBuffer write(Kind kind, byte[] raw) {
-        Prefix prefix = new Prefix(
-                kind.number(), 0, 0, 1 << 16, 1_000_000, requests, raw.length, 0, Layout.INLINE_LIMIT, 0, 0);
-        return MessageWriter.write(prefix, raw, new byte[0], layout, rows, new MessageWriter.Payloads() {
-                    @Override
-                    public int pieces() {
-                        return requests;
-                    }
+        Prefix prefix =
+                new Prefix(
+                        kind.number(),
+                        0,
+                        0,
+                        1 << 16,
+                        1_000_000,
+                        requests,
+                        raw.length,
+                        0,
+                        Layout.INLINE_LIMIT,
+                        0,
+                        0);
+        return MessageWriter.write(
+                        prefix,
+                        raw,
+                        new byte[0],
+                        layout,
+                        rows,
+                        new MessageWriter.Payloads() {
+                            @Override
+                            public int pieces() {
+                                return requests;
+                            }
 
-                    @Override
-                    public ByteBuffer piece(int tensor, int piece) {
-                        return row;
-                    }
-                })
+                            @Override
+                            public ByteBuffer piece(int tensor, int piece) {
+                                return row;
+                            }
+                        })
                 .get(0);
     }
 

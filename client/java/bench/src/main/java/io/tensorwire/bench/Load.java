@@ -1,6 +1,7 @@
 package io.tensorwire.bench;
 
 import com.sun.management.OperatingSystemMXBean;
+
 import java.lang.management.ManagementFactory;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -8,7 +9,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
-/** Closed-loop load: so many threads, each with one call in flight, as the benchmark's own load generator. */
+/**
+ * Closed-loop load: so many threads, each with one call in flight, as the benchmark's own load
+ * generator.
+ */
 final class Load {
     private static final int WIDTH = 16;
     private static final float TOLERANCE = 1e-4f;
@@ -138,12 +142,16 @@ final class Load {
     }
 
     private static Found found(List<Worker> workers, double seconds, double used, double all) {
-        double[] counted = workers.stream()
-                .flatMapToDouble(worker -> Arrays.stream(worker.counted, 0, worker.count))
-                .sorted()
-                .toArray();
+        double[] counted =
+                workers.stream()
+                        .flatMapToDouble(worker -> Arrays.stream(worker.counted, 0, worker.count))
+                        .sorted()
+                        .toArray();
         Map<String, Long> errors = new TreeMap<>();
-        workers.forEach(worker -> worker.errors.forEach((what, count) -> errors.merge(what, count, Long::sum)));
+        workers.forEach(
+                worker ->
+                        worker.errors.forEach(
+                                (what, count) -> errors.merge(what, count, Long::sum)));
         double late = workers.stream().mapToDouble(worker -> worker.late).max().orElse(0);
         return new Found(
                 counted.length,

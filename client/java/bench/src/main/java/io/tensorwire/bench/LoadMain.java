@@ -2,6 +2,7 @@ package io.tensorwire.bench;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
@@ -10,8 +11,9 @@ import java.time.Duration;
 import java.util.Map;
 
 /**
- * A client process of the benchmark: one JSON line when it is connected, then one for each job that it reads, as
- * bench/java_clients.py describes them; it ends with its stdin. Arguments: system, address, timeout of a call in seconds.
+ * A client process of the benchmark: one JSON line when it is connected, then one for each job that
+ * it reads, as bench/java_clients.py describes them; it ends with its stdin. Arguments: system,
+ * address, timeout of a call in seconds.
  */
 public final class LoadMain {
     private static final ObjectMapper JSON =
@@ -32,7 +34,8 @@ public final class LoadMain {
             System.exit(2);
         }
         Duration timeout = Duration.ofNanos((long) (Double.parseDouble(arguments[2]) * 1e9));
-        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        BufferedReader lines =
+                new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         try (Peer peer = open(arguments[0], arguments[1], timeout)) {
             say(Map.of("address", ""));
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
@@ -45,7 +48,9 @@ public final class LoadMain {
         return switch (system) {
             case "tensorwire" -> new TensorwirePeer(address, timeout);
             case "grpc" -> new GrpcPeer(address, timeout);
-            default -> throw new IllegalArgumentException("system is '" + system + "', expected tensorwire or grpc");
+            default ->
+                    throw new IllegalArgumentException(
+                            "system is '" + system + "', expected tensorwire or grpc");
         };
     }
 

@@ -3,6 +3,7 @@ package io.tensorwire.bench;
 import io.tensorwire.client.RpcException;
 import io.tensorwire.client.Tensor;
 import io.tensorwire.client.TensorwireClient;
+
 import java.time.Duration;
 import java.util.Map;
 

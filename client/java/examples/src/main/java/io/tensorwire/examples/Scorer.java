@@ -5,6 +5,7 @@ import io.tensorwire.client.PredictOptions;
 import io.tensorwire.client.RpcException;
 import io.tensorwire.client.Tensor;
 import io.tensorwire.client.TensorwireClient;
+
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
@@ -12,8 +13,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.stream.IntStream;
 
 /**
- * Calls the model {@code scorer} of the project's README: {@code tensorwire serve models}, then this with the server's
- * address.
+ * Calls the model {@code scorer} of the project's README: {@code tensorwire serve models}, then
+ * this with the server's address.
  */
 public final class Scorer {
     private static final String DEFAULT_ADDRESS = "tcp://127.0.0.1:8700";
@@ -40,7 +41,14 @@ public final class Scorer {
     }
 
     private static void describe(ModelMetadata model) {
-        System.out.println(model.name() + " " + model.version() + ": " + model.inputs() + " -> " + model.outputs());
+        System.out.println(
+                model.name()
+                        + " "
+                        + model.version()
+                        + ": "
+                        + model.inputs()
+                        + " -> "
+                        + model.outputs());
     }
 
     private static void callOne(TensorwireClient client) {
@@ -49,16 +57,20 @@ public final class Scorer {
         System.out.println("two rows: " + scores[0] + " and " + scores[1]);
     }
 
-    /** Calls that are made together travel in few messages, and the server runs them in few batches. */
+    /**
+     * Calls that are made together travel in few messages, and the server runs them in few batches.
+     */
     private static void callMany(TensorwireClient client) {
         PredictOptions options = PredictOptions.DEFAULT.withTimeout(Duration.ofSeconds(5));
-        List<CompletableFuture<Map<String, Tensor>>> futures = IntStream.range(0, CALLS)
-                .mapToObj(n -> Tensor.of(new float[] {n, n, n, n}, 1, 4))
-                .map(x -> client.predictAsync("scorer", Map.of("x", x), options))
-                .toList();
-        double sum = futures.stream()
-                .mapToDouble(future -> future.join().get("score").floats()[0])
-                .sum();
+        List<CompletableFuture<Map<String, Tensor>>> futures =
+                IntStream.range(0, CALLS)
+                        .mapToObj(n -> Tensor.of(new float[] {n, n, n, n}, 1, 4))
+                        .map(x -> client.predictAsync("scorer", Map.of("x", x), options))
+                        .toList();
+        double sum =
+                futures.stream()
+                        .mapToDouble(future -> future.join().get("score").floats()[0])
+                        .sum();
         System.out.println(CALLS + " calls: " + sum);
     }
 

@@ -1,16 +1,17 @@
 package io.tensorwire.client;
 
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.RejectedExecutionException;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
 
 /**
- * Completes futures outside of the I/O thread, which what hangs on them could keep: one hand-over for all that became
- * known in one turn.
+ * Completes futures outside of the I/O thread, which what hangs on them could keep: one hand-over
+ * for all that became known in one turn.
  */
 final class Callbacks {
     private static final Logger LOG = LoggerFactory.getLogger(Callbacks.class);
@@ -36,12 +37,17 @@ final class Callbacks {
         try {
             executor.execute(() -> ready.forEach(Runnable::run));
         } catch (RejectedExecutionException error) {
-            LOG.warn("the executor of callbacks takes no more; {} calls are completed by the I/O thread", ready.size());
+            LOG.warn(
+                    "the executor of callbacks takes no more; {} calls are completed by the I/O"
+                            + " thread",
+                    ready.size());
             ready.forEach(Runnable::run);
         }
     }
 
-    /** After the last flush: an executor of the client's own ends when it has run what it was given. */
+    /**
+     * After the last flush: an executor of the client's own ends when it has run what it was given.
+     */
     void close(boolean owned) {
         flush();
         if (owned && executor instanceof ExecutorService service) {

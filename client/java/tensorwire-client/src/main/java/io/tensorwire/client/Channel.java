@@ -4,14 +4,19 @@ import io.tensorwire.client.wire.Kind;
 import io.tensorwire.client.wire.Layout;
 import io.tensorwire.client.wire.MessageWriter;
 import io.tensorwire.client.wire.Prefix;
+
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Calls in, messages out: what is fused, what waits, and what has waited too long. No I/O, no clock. */
+/**
+ * Calls in, messages out: what is fused, what waits, and what has waited too long. No I/O, no
+ * clock.
+ */
 final class Channel {
     /** A message carries at most so many bytes of fused requests, and so many of them. */
     private static final long FUSED_BYTES = 1 << 20;
+
     private static final int FUSED_CALLS = 4096;
     private static final byte[] NOTHING = {};
 
@@ -19,6 +24,7 @@ final class Channel {
     private final boolean fuse;
     private final Pending pending = new Pending();
     private List<Envelope> opened = new ArrayList<>();
+
     /** Null while there is a connection; else why there is none. */
     private String down;
 
@@ -34,11 +40,17 @@ final class Channel {
 
     // ---------------------------------------------------------------- calls
 
-    /** Add a call to what the next {@link #flush} gives: with those that wait and are like it, or alone. */
+    /**
+     * Add a call to what the next {@link #flush} gives: with those that wait and are like it, or
+     * alone.
+     */
     void add(PredictCall call) {
         Template template = call.template;
         Envelope group = template.group;
-        if (fuse && template.fusable && group != null && group.takes(call, FUSED_CALLS, FUSED_BYTES)) {
+        if (fuse
+                && template.fusable
+                && group != null
+                && group.takes(call, FUSED_CALLS, FUSED_BYTES)) {
             group.add(call);
             return;
         }
@@ -74,9 +86,12 @@ final class Channel {
     private void encode(Envelope envelope, long now, List<Outgoing> messages) {
         long timeoutUs = Outgoing.microseconds(envelope.deadline, now);
         try {
-            messages.add(new Outgoing(
-                    envelope,
-                    envelope.template == null ? control(envelope, timeoutUs) : request(envelope, timeoutUs)));
+            messages.add(
+                    new Outgoing(
+                            envelope,
+                            envelope.template == null
+                                    ? control(envelope, timeoutUs)
+                                    : request(envelope, timeoutUs)));
         } catch (RpcException error) {
             pending.fail(envelope, new Failure(error.code(), error.description()));
         } catch (IllegalArgumentException error) {
@@ -92,21 +107,23 @@ final class Channel {
 
     private static List<ByteBuffer> request(Envelope envelope, long timeoutUs) {
         Template template = envelope.template;
-        Prefix prefix = new Prefix(
-                Kind.REQUEST.number(),
-                0,
-                0,
-                envelope.firstId(),
-                timeoutUs,
-                envelope.count(),
-                template.header.length,
-                envelope.extra.length,
-                Layout.INLINE_LIMIT,
-                0,
-                0);
+        Prefix prefix =
+                new Prefix(
+                        Kind.REQUEST.number(),
+                        0,
+                        0,
+                        envelope.firstId(),
+                        timeoutUs,
+                        envelope.count(),
+                        template.header.length,
+                        envelope.extra.length,
+                        Layout.INLINE_LIMIT,
+                        0,
+                        0);
         int[] rows = template.rowsOf(envelope.count());
         List<ByteBuffer> frames =
-                MessageWriter.write(prefix, template.header, envelope.extra, template.layout, rows, envelope);
+                MessageWriter.write(
+                        prefix, template.header, envelope.extra, template.layout, rows, envelope);
         envelope.releaseInputs();
         return frames;
     }
@@ -125,7 +142,8 @@ final class Channel {
         }
         call.fail(failure);
         return envelope.isSent()
-                ? MessageWriter.write(Prefix.control(Kind.CANCEL, envelope.firstId() + index, 1, 0, 0), NOTHING)
+                ? MessageWriter.write(
+                        Prefix.control(Kind.CANCEL, envelope.firstId() + index, 1, 0, 0), NOTHING)
                 : null;
     }
 
@@ -145,7 +163,8 @@ final class Channel {
         String waited = "no answer from " + address + " within " + envelope.timeout / 1e9 + " s";
         return down == null
                 ? Failure.of(StatusCode.DEADLINE_EXCEEDED, waited)
-                : Failure.of(StatusCode.UNAVAILABLE, down + "; " + waited + "; is the server running?");
+                : Failure.of(
+                        StatusCode.UNAVAILABLE, down + "; " + waited + "; is the server running?");
     }
 
     boolean isConnected() {
@@ -159,7 +178,8 @@ final class Channel {
     /** What was sent and waits for its answer will not get it. */
     void disconnected() {
         down = "the connection to " + address + " was lost";
-        Failure failure = Failure.of(StatusCode.UNAVAILABLE, down + " while the call was in flight");
+        Failure failure =
+                Failure.of(StatusCode.UNAVAILABLE, down + " while the call was in flight");
         for (Envelope envelope : pending.all()) {
             if (envelope.isSent()) {
                 pending.fail(envelope, failure);

@@ -4,7 +4,7 @@ import java.time.Duration;
 import java.util.Objects;
 import java.util.concurrent.Executor;
 
-/** How a client connects and calls; validated. A {@link TensorwireClient.Builder} makes it. */
+/** How a client connects and calls; validated. A {@link ClientBuilder} makes it. */
 record ClientOptions(
         String address,
         Duration timeout,
@@ -13,10 +13,12 @@ record ClientOptions(
         Duration reconnectMax,
         Executor callbackExecutor) {
     ClientOptions {
-        if (!Objects.requireNonNull(address, "address is null; expected tcp://HOST:PORT").startsWith("tcp://")) {
+        if (!Objects.requireNonNull(address, "address is null; expected tcp://HOST:PORT")
+                .startsWith("tcp://")) {
             // What JeroMQ calls ipc:// is TCP between JeroMQs.
             throw new RpcException(
-                    StatusCode.INVALID_ARGUMENT, "cannot connect to '" + address + "'; expected tcp://HOST:PORT");
+                    StatusCode.INVALID_ARGUMENT,
+                    "cannot connect to '" + address + "'; expected tcp://HOST:PORT");
         }
         if (timeout != null) {
             positive("timeout", timeout);
@@ -24,8 +26,11 @@ record ClientOptions(
         positive("reconnectMin", reconnectMin);
         positive("reconnectMax", reconnectMax);
         if (reconnectMax.compareTo(reconnectMin) < 0) {
-            throw new IllegalArgumentException("reconnectMax is " + reconnectMax + ", expected at least reconnectMin, "
-                    + reconnectMin);
+            throw new IllegalArgumentException(
+                    "reconnectMax is "
+                            + reconnectMax
+                            + ", expected at least reconnectMin, "
+                            + reconnectMin);
         }
     }
 

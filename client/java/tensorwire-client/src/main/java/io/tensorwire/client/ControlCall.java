@@ -6,6 +6,7 @@ import java.util.Map;
 final class ControlCall extends Call {
     /** msgpack. */
     final byte[] body;
+
     private final Completion<Object> completion;
 
     ControlCall(byte[] body, long timeout, long begun, Completion<Object> completion) {

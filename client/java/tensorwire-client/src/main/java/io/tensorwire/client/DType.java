@@ -59,7 +59,8 @@ public enum DType {
     STRING("string", 0);
 
     private static final Map<String, DType> OF_NAME =
-            Arrays.stream(values()).collect(Collectors.toUnmodifiableMap(DType::wireName, Function.identity()));
+            Arrays.stream(values())
+                    .collect(Collectors.toUnmodifiableMap(DType::wireName, Function.identity()));
 
     private final String wireName;
     private final int itemSize;
@@ -80,7 +81,8 @@ public enum DType {
         DType found = OF_NAME.get(wireName);
         if (found == null) {
             String known = OF_NAME.keySet().stream().sorted().collect(Collectors.joining(", "));
-            throw new IllegalArgumentException("unknown dtype '" + wireName + "'; expected one of " + known);
+            throw new IllegalArgumentException(
+                    "unknown dtype '" + wireName + "'; expected one of " + known);
         }
         return found;
     }

@@ -14,10 +14,12 @@ import java.util.Set;
 import java.util.stream.Collectors;
 
 /**
- * A tensor's elements in row-major order as Java's types. Arrays are copies, buffers are read-only views.
+ * A tensor's elements in row-major order as Java's types. Arrays are copies, buffers are read-only
+ * views.
  *
- * <p>Each method throws {@link IllegalStateException} for dtypes that it does not give without loss. Unsigned elements
- * come as the bits that they are, but for {@link #longs()}, which widens those of up to 32 bits.
+ * <p>Each method throws {@link IllegalStateException} for dtypes that it does not give without
+ * loss. Unsigned elements come as the bits that they are, but for {@link #longs()}, which widens
+ * those of up to 32 bits.
  */
 public final class Elements {
     private static final Set<DType> FLOATS = EnumSet.of(DType.FLOAT32, DType.COMPLEX64);
@@ -27,10 +29,21 @@ public final class Elements {
     private static final Set<DType> SHORTS =
             EnumSet.of(DType.INT16, DType.UINT16, DType.FLOAT16, DType.BFLOAT16);
     private static final Set<DType> HALVES = EnumSet.of(DType.FLOAT16, DType.BFLOAT16);
-    private static final Set<DType> INTEGERS = EnumSet.of(
-            DType.INT8, DType.INT16, DType.INT32, DType.INT64, DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64);
-    private static final Set<DType> BYTES = EnumSet.copyOf(
-            Arrays.stream(DType.values()).filter(dtype -> dtype.itemSize() == 1).collect(Collectors.toSet()));
+    private static final Set<DType> INTEGERS =
+            EnumSet.of(
+                    DType.INT8,
+                    DType.INT16,
+                    DType.INT32,
+                    DType.INT64,
+                    DType.UINT8,
+                    DType.UINT16,
+                    DType.UINT32,
+                    DType.UINT64);
+    private static final Set<DType> BYTES =
+            EnumSet.copyOf(
+                    Arrays.stream(DType.values())
+                            .filter(dtype -> dtype.itemSize() == 1)
+                            .collect(Collectors.toSet()));
 
     private final DType dtype;
     private final ByteBuffer data;
@@ -43,8 +56,8 @@ public final class Elements {
     }
 
     /**
-     * Elements of {@code float32} (and {@code complex64}: real and imaginary parts by turns), {@code float16} and
-     * {@code bfloat16}.
+     * Elements of {@code float32} (and {@code complex64}: real and imaginary parts by turns),
+     * {@code float16} and {@code bfloat16}.
      *
      * @return a copy
      */
@@ -58,7 +71,8 @@ public final class Elements {
     }
 
     /**
-     * Elements of {@code float64} (and {@code complex128}), and those that {@link #floats()} gives, widened.
+     * Elements of {@code float64} (and {@code complex128}), and those that {@link #floats()} gives,
+     * widened.
      *
      * @return a copy
      */
@@ -111,7 +125,8 @@ public final class Elements {
     }
 
     /**
-     * Elements of {@code int16} and {@code uint16}, and the bits of {@code float16} and {@code bfloat16}.
+     * Elements of {@code int16} and {@code uint16}, and the bits of {@code float16} and {@code
+     * bfloat16}.
      *
      * @return a copy
      */
@@ -204,7 +219,8 @@ public final class Elements {
     }
 
     /**
-     * Elements of {@code int16} and {@code uint16}, and the bits of {@code float16} and {@code bfloat16}.
+     * Elements of {@code int16} and {@code uint16}, and the bits of {@code float16} and {@code
+     * bfloat16}.
      *
      * @return a read-only view
      */
@@ -216,7 +232,10 @@ public final class Elements {
         float[] values = new float[data.limit() / Short.BYTES];
         for (int index = 0; index < values.length; index++) {
             short bits = data.getShort(Short.BYTES * index);
-            values[index] = dtype == DType.FLOAT16 ? HalfFloats.fromFloat16(bits) : HalfFloats.fromBfloat16(bits);
+            values[index] =
+                    dtype == DType.FLOAT16
+                            ? HalfFloats.fromFloat16(bits)
+                            : HalfFloats.fromBfloat16(bits);
         }
         return values;
     }
@@ -233,7 +252,8 @@ public final class Elements {
 
     private void check(Set<DType> expected, String what) {
         if (!expected.contains(dtype)) {
-            throw new IllegalStateException("the elements are " + dtype + "; as " + what + " there are " + expected);
+            throw new IllegalStateException(
+                    "the elements are " + dtype + "; as " + what + " there are " + expected);
         }
     }
 }

@@ -1,18 +1,24 @@
 package io.tensorwire.client;
 
-import java.nio.ByteBuffer;
-import java.util.ArrayList;
-import java.util.List;
-import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import org.zeromq.ZMQ;
 
-/** The one thread that owns the socket: takes calls from the inbox, sends, receives, and watches deadlines. */
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.LongSupplier;
+
+/**
+ * The one thread that owns the socket: takes calls from the inbox, sends, receives, and watches
+ * deadlines.
+ */
 final class Engine {
     private static final Logger LOG = LoggerFactory.getLogger(Engine.class);
+
     /** However much arrives: calls that wait to be sent, and timeouts, have their turn. */
     private static final int MESSAGES_A_TURN = 64;
+
     private static final long NANOS_PER_MS = 1_000_000;
 
     private final ClientOptions options;
@@ -23,8 +29,10 @@ final class Engine {
     private final Receiver receiver;
     private final Callbacks callbacks;
     private final Thread thread;
+
     /** What waits for a connection. */
     private List<Outgoing> held = new ArrayList<>();
+
     private boolean closing;
 
     /** {@code clock}: nanoseconds of any origin, in the manner of {@link System#nanoTime}. */
@@ -62,14 +70,17 @@ final class Engine {
         }
     }
 
-    /** Fail what is pending, and end the thread; waits for that unless it is that thread that asks. */
+    /**
+     * Fail what is pending, and end the thread; waits for that unless it is that thread that asks.
+     */
     void close() {
-        submit(new Task() {
-            @Override
-            void run(Engine engine) {
-                engine.closing = true;
-            }
-        });
+        submit(
+                new Task() {
+                    @Override
+                    void run(Engine engine) {
+                        engine.closing = true;
+                    }
+                });
         boolean interrupted = false;
         while (thread != Thread.currentThread() && thread.isAlive()) {
             try {
@@ -85,16 +96,19 @@ final class Engine {
 
     /** Give a call up, as soon as the I/O thread comes to it. */
     void cancel(Call call) {
-        submit(new Task() {
-            @Override
-            void run(Engine engine) {
-                ByteBuffer message =
-                        channel.cancel(call, Failure.of(StatusCode.CANCELLED, "the call was cancelled"));
-                if (message != null) {
-                    link.send(List.of(message));
-                }
-            }
-        });
+        submit(
+                new Task() {
+                    @Override
+                    void run(Engine engine) {
+                        ByteBuffer message =
+                                channel.cancel(
+                                        call,
+                                        Failure.of(StatusCode.CANCELLED, "the call was cancelled"));
+                        if (message != null) {
+                            link.send(List.of(message));
+                        }
+                    }
+                });
     }
 
     // ---------------------------------------------------------------- the thread
@@ -170,7 +184,8 @@ final class Engine {
             channel.connected();
         } else if (event == ZMQ.EVENT_DISCONNECTED) {
             LOG.debug("the connection to {} was lost", options.address());
-            // A server that stops answers what is in flight and closes: both may be here to be read.
+            // A server that stops answers what is in flight and closes: both may be here to be
+            // read.
             while (link.receive(MESSAGES_A_TURN, receiver::receive)) {
                 LOG.trace("reading what had come before");
             }

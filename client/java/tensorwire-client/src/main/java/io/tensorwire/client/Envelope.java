@@ -1,26 +1,35 @@
 package io.tensorwire.client;
 
 import io.tensorwire.client.wire.MessageWriter;
+
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/** The calls of one message, from when the first one is there until all are answered. I/O thread only. */
+/**
+ * The calls of one message, from when the first one is there until all are answered. I/O thread
+ * only.
+ */
 final class Envelope implements MessageWriter.Payloads {
     /** Ids of one message are consecutive; its number stands above these bits. */
     static final int ID_BITS = 16;
 
     /** Null for a control call. */
     final Template template;
+
     final byte[] extra;
     final long timeout;
+
     /** On the client's clock; {@link Call#NO_TIMEOUT}: never. */
     final long deadline;
+
     /** In the order of their ids; null for those that are over. */
     private final List<Call> calls = new ArrayList<>(1);
+
     /** Upper part of the ids; 0 until it is pending. */
     private long number;
+
     private int open;
     private boolean sent;
 
@@ -28,7 +37,8 @@ final class Envelope implements MessageWriter.Payloads {
         this.template = template;
         this.extra = extra;
         this.timeout = first.timeout;
-        this.deadline = first.timeout == Call.NO_TIMEOUT ? Call.NO_TIMEOUT : first.begun + first.timeout;
+        this.deadline =
+                first.timeout == Call.NO_TIMEOUT ? Call.NO_TIMEOUT : first.begun + first.timeout;
         add(first);
     }
 

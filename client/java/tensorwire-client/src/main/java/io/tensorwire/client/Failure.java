@@ -1,7 +1,8 @@
 package io.tensorwire.client;
 
 /**
- * Why a call failed: made by the I/O thread, thrown as an exception with the stack of whoever waits.
+ * Why a call failed: made by the I/O thread, thrown as an exception with the stack of whoever
+ * waits.
  *
  * @param code the status
  * @param description what was wrong and what was expected

@@ -43,7 +43,8 @@ final class HalfFloats {
             return (short) (sign | 0x7e00 | (magnitude >>> 13 & 0x3ff));
         }
         if (magnitude < 0x3880_0000) {
-            // Below 2^-14: a multiple of 2^-24, which rint rounds half to even. 2^-14 itself carries over rightly.
+            // Below 2^-14: a multiple of 2^-24, which rint rounds half to even. 2^-14 itself
+            // carries over rightly.
             return (short) (sign | (int) Math.rint(Float.intBitsToFloat(magnitude) * 0x1p24));
         }
         int rounded = magnitude + 0xfff + ((magnitude >>> 13) & 1);

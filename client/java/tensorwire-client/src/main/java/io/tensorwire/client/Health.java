@@ -5,7 +5,8 @@ import java.util.List;
 /**
  * The state of a server.
  *
- * @param ready every wanted version serves or has failed for good, and the server is not shutting down
+ * @param ready every wanted version serves or has failed for good, and the server is not shutting
+ *     down
  * @param draining it shuts down and refuses new requests
  * @param models names of those that serve
  * @param inFlight requests that wait or run
@@ -14,7 +15,13 @@ import java.util.List;
  * @param pump what reads its messages
  */
 public record Health(
-        boolean ready, boolean draining, List<String> models, long inFlight, double uptime, String server, String pump) {
+        boolean ready,
+        boolean draining,
+        List<String> models,
+        long inFlight,
+        double uptime,
+        String server,
+        String pump) {
     static Health of(Object result) {
         Results map = Results.of(result);
         return new Health(

@@ -4,10 +4,12 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 
 /**
- * What any thread hands to the I/O thread: a lock-free stack of tasks that is taken as a whole and turned round.
+ * What any thread hands to the I/O thread: a lock-free stack of tasks that is taken as a whole and
+ * turned round.
  *
- * <p>One word says everything: tasks, or that the I/O thread sleeps, or that nobody takes any more. So adding is one
- * compare-and-set and allocates nothing, and only who finds the I/O thread asleep pays for waking it.
+ * <p>One word says everything: tasks, or that the I/O thread sleeps, or that nobody takes any more.
+ * So adding is one compare-and-set and allocates nothing, and only who finds the I/O thread asleep
+ * pays for waking it.
  */
 final class Inbox {
     private static final Task PARKED = new Sentinel();
@@ -45,14 +47,20 @@ final class Inbox {
         }
     }
 
-    /** Give the tasks to {@code each}, in the order in which they were added. I/O thread only, as all that follows. */
+    /**
+     * Give the tasks to {@code each}, in the order in which they were added. I/O thread only, as
+     * all that follows.
+     */
     void drain(Consumer<Task> each) {
         if (newest.get() != null) {
             forEach(newest.getAndSet(null), each);
         }
     }
 
-    /** Whether there is nothing to do: until the next drain, who adds something wakes the I/O thread. */
+    /**
+     * Whether there is nothing to do: until the next drain, who adds something wakes the I/O
+     * thread.
+     */
     boolean park() {
         return newest.compareAndSet(null, PARKED);
     }

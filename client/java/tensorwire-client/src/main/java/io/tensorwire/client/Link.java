@@ -1,5 +1,11 @@
 package io.tensorwire.client;
 
+import org.zeromq.SocketType;
+import org.zeromq.ZMQ;
+import org.zeromq.ZMQException;
+
+import zmq.Msg;
+
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
@@ -10,18 +16,15 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.BiConsumer;
 import java.util.function.IntConsumer;
-import org.zeromq.SocketType;
-import org.zeromq.ZMQ;
-import org.zeromq.ZMQException;
-import zmq.Msg;
 
 /**
  * The DEALER, and what its owner sleeps at. I/O thread only, but for {@link #wake}.
  *
- * <p>JeroMQ's poller cannot wait for a Java queue. Its sockets say through a channel that something has happened, so a
- * selector of our own waits for that, and {@link Selector#wakeup} is what other threads wake it with: one write to an
- * event descriptor, and none if it has been woken already. A socket of {@code inproc://} would cost messages, and must
- * not be shared by threads; writing to a pipe would close it if the calling thread was interrupted.
+ * <p>JeroMQ's poller cannot wait for a Java queue. Its sockets say through a channel that something
+ * has happened, so a selector of our own waits for that, and {@link Selector#wakeup} is what other
+ * threads wake it with: one write to an event descriptor, and none if it has been woken already. A
+ * socket of {@code inproc://} would cost messages, and must not be shared by threads; writing to a
+ * pipe would close it if the calling thread was interrupted.
  */
 final class Link implements AutoCloseable {
     private static final int HEARTBEAT_MS = 5_000;
@@ -57,7 +60,8 @@ final class Link implements AutoCloseable {
         // What waits is bounded by timeouts; a send must never block.
         socket.setSndHWM(0);
         socket.setRcvHWM(0);
-        // Nothing is queued for a connection that does not stand: what waits for it is ours, and can time out.
+        // Nothing is queued for a connection that does not stand: what waits for it is ours, and
+        // can time out.
         socket.setImmediate(false);
         socket.setReconnectIVL((int) options.reconnectMin().toMillis());
         socket.setReconnectIVLMax((int) options.reconnectMax().toMillis());
@@ -78,7 +82,10 @@ final class Link implements AutoCloseable {
         } catch (IllegalArgumentException | ZMQException error) {
             throw new RpcException(
                     StatusCode.INVALID_ARGUMENT,
-                    "cannot connect to '" + options.address() + "': " + error.getMessage()
+                    "cannot connect to '"
+                            + options.address()
+                            + "': "
+                            + error.getMessage()
                             + "; expected tcp://HOST:PORT");
         }
     }
@@ -92,7 +99,10 @@ final class Link implements AutoCloseable {
         }
     }
 
-    /** Send a message, each frame from 0 to its limit; false if there is no connection to send it through. */
+    /**
+     * Send a message, each frame from 0 to its limit; false if there is no connection to send it
+     * through.
+     */
     boolean send(List<ByteBuffer> frames) {
         int last = frames.size() - 1;
         for (int index = 0; index <= last; index++) {
@@ -131,7 +141,10 @@ final class Link implements AutoCloseable {
         return frame.buf().clear().order(ByteOrder.LITTLE_ENDIAN);
     }
 
-    /** Sleep until something happens, {@link #wake} is called or the time is over; 0: there is no such time. */
+    /**
+     * Sleep until something happens, {@link #wake} is called or the time is over; 0: there is no
+     * such time.
+     */
     void sleep(long milliseconds) {
         try {
             selector.select(milliseconds);

@@ -1,6 +1,7 @@
 package io.tensorwire.client;
 
 import io.tensorwire.client.wire.Layout;
+
 import java.util.AbstractMap;
 import java.util.AbstractSet;
 import java.util.Iterator;
@@ -8,7 +9,10 @@ import java.util.Map;
 import java.util.NoSuchElementException;
 import java.util.Set;
 
-/** What a call gave, by name and in the reply's order: nothing but the tensors and the names that all replies share. */
+/**
+ * What a call gave, by name and in the reply's order: nothing but the tensors and the names that
+ * all replies share.
+ */
 final class Outputs extends AbstractMap<String, Tensor> {
     private final Layout layout;
     private final Tensor[] tensors;

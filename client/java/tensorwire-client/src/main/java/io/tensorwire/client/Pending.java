@@ -12,9 +12,11 @@ final class Pending {
     private static final int FEW = 1024;
 
     private final Map<Long, Envelope> envelopes = new HashMap<>();
+
     /** Answered envelopes leave theirs behind for a while. */
     private final PriorityQueue<Envelope> deadlines =
             new PriorityQueue<>(Comparator.comparingLong((Envelope envelope) -> envelope.deadline));
+
     private long lastNumber;
 
     void add(Envelope envelope) {
@@ -38,7 +40,10 @@ final class Pending {
         return (int) (id & ((1 << Envelope.ID_BITS) - 1));
     }
 
-    /** Take a call out of its envelope, and that from here if it was the last; null if it was over before. */
+    /**
+     * Take a call out of its envelope, and that from here if it was the last; null if it was over
+     * before.
+     */
     Call take(Envelope envelope, int index) {
         Call call = envelope.take(index);
         if (envelope.open() == 0) {
@@ -65,9 +70,13 @@ final class Pending {
         return deadlines.isEmpty() ? Call.NO_TIMEOUT : deadlines.peek().deadline;
     }
 
-    /** An envelope whose deadline has passed, which is still to be failed; null if there is none. */
+    /**
+     * An envelope whose deadline has passed, which is still to be failed; null if there is none.
+     */
     Envelope expired(long now) {
-        return nextDeadline() != Call.NO_TIMEOUT && nextDeadline() <= now ? deadlines.remove() : null;
+        return nextDeadline() != Call.NO_TIMEOUT && nextDeadline() <= now
+                ? deadlines.remove()
+                : null;
     }
 
     /** All of them, which are still to be failed. */

@@ -5,8 +5,10 @@ import java.util.Map;
 /** A request for a model. */
 final class PredictCall extends Call {
     final Template template;
+
     /** In the template's order; null once they are in a message. */
     Tensor[] inputs;
+
     final byte[] extra;
     private final Completion<Map<String, Tensor>> completion;
 
@@ -36,7 +38,10 @@ final class PredictCall extends Call {
 
     @Override
     void controlReply(Object result) {
-        fail(Failure.of(StatusCode.UNKNOWN, "the server answered a request with the result of a control call"));
+        fail(
+                Failure.of(
+                        StatusCode.UNKNOWN,
+                        "the server answered a request with the result of a control call"));
     }
 
     @Override

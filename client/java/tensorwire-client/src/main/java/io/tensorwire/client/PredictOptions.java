@@ -3,6 +3,7 @@ package io.tensorwire.client;
 import io.tensorwire.client.wire.Bodies;
 import io.tensorwire.client.wire.PlainValues;
 import io.tensorwire.client.wire.Prefix;
+
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.LinkedHashMap;
@@ -47,11 +48,12 @@ public final class PredictOptions {
 
     private PredictOptions(Fields fields) {
         this.fields = fields;
-        this.extra = Bodies.extra(
-                fields.priority,
-                fields.routingKey,
-                fields.trace,
-                fields.metadata == null ? null : PlainValues.packedMap(fields.metadata));
+        this.extra =
+                Bodies.extra(
+                        fields.priority,
+                        fields.routingKey,
+                        fields.trace,
+                        fields.metadata == null ? null : PlainValues.packedMap(fields.metadata));
     }
 
     /**
@@ -62,7 +64,8 @@ public final class PredictOptions {
      */
     public PredictOptions withVersion(long version) {
         if (version < 0 || version > Prefix.MAX_U32) {
-            throw new IllegalArgumentException("version is " + version + ", expected 0 to " + Prefix.MAX_U32);
+            throw new IllegalArgumentException(
+                    "version is " + version + ", expected 0 to " + Prefix.MAX_U32);
         }
         Fields changed = fields.copy();
         changed.version = version;

@@ -8,9 +8,11 @@ import io.tensorwire.client.wire.PlainValues;
 import io.tensorwire.client.wire.Prefix;
 import io.tensorwire.client.wire.ProtocolException;
 import io.tensorwire.client.wire.ReplyHeaders;
+
+import org.msgpack.value.Value;
+
 import java.nio.ByteBuffer;
 import java.util.List;
-import org.msgpack.value.Value;
 
 /** Messages in, answers out. No I/O. */
 final class Receiver {
@@ -29,7 +31,10 @@ final class Receiver {
         return stray;
     }
 
-    /** Answer the calls that a message is for; one that cannot be read fails them. Frames are little-endian. */
+    /**
+     * Answer the calls that a message is for; one that cannot be read fails them. Frames are
+     * little-endian.
+     */
     void receive(ByteBuffer head, List<ByteBuffer> frames) {
         try {
             Prefix prefix = Prefix.read(head);
@@ -43,7 +48,8 @@ final class Receiver {
             } else if (prefix.is(Kind.CONTROL_REPLY)) {
                 controlReply(envelope, prefix, head);
             } else {
-                throw new ProtocolException("a client does not take messages of kind " + prefix.kind());
+                throw new ProtocolException(
+                        "a client does not take messages of kind " + prefix.kind());
             }
         } catch (RuntimeException error) {
             // Whatever it is, it must not end the loop that all other calls depend on.
@@ -68,7 +74,8 @@ final class Receiver {
     }
 
     private void error(Envelope envelope, Prefix prefix, ByteBuffer head) {
-        String text = Bodies.errorText(bytes(head, Prefix.SIZE + prefix.headerLen(), prefix.extraLen()));
+        String text =
+                Bodies.errorText(bytes(head, Prefix.SIZE + prefix.headerLen(), prefix.extraLen()));
         fail(envelope, prefix.id(), prefix.count(), new Failure(prefix.status(), text));
     }
 
@@ -82,14 +89,18 @@ final class Receiver {
     }
 
     private void failUnreadable(ByteBuffer head, RuntimeException error) {
-        Failure failure = Failure.of(
-                StatusCode.UNKNOWN, "the reply of " + address + " cannot be read: " + error.getMessage());
-        Prefix.answerable(head).ifPresent(ids -> {
-            Envelope envelope = pending.find(ids.first(), ids.count());
-            if (envelope != null) {
-                fail(envelope, ids.first(), ids.count(), failure);
-            }
-        });
+        Failure failure =
+                Failure.of(
+                        StatusCode.UNKNOWN,
+                        "the reply of " + address + " cannot be read: " + error.getMessage());
+        Prefix.answerable(head)
+                .ifPresent(
+                        ids -> {
+                            Envelope envelope = pending.find(ids.first(), ids.count());
+                            if (envelope != null) {
+                                fail(envelope, ids.first(), ids.count(), failure);
+                            }
+                        });
     }
 
     private void fail(Envelope envelope, long firstId, int count, Failure failure) {

@@ -4,7 +4,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** Results of control calls as values: unknown keys are ignored, missing ones have their default. */
+/**
+ * Results of control calls as values: unknown keys are ignored, missing ones have their default.
+ */
 final class Results {
     private final Map<?, ?> map;
 
@@ -47,7 +49,8 @@ final class Results {
     <T> T required(String key, Class<T> type) {
         Object value = map.get(key);
         if (value == null) {
-            throw new RpcException(StatusCode.INTERNAL, "the server's answer has no key '" + key + "'");
+            throw new RpcException(
+                    StatusCode.INTERNAL, "the server's answer has no key '" + key + "'");
         }
         return cast(value, type);
     }
@@ -70,6 +73,7 @@ final class Results {
     private static RpcException notUnderstood(Object value, String expected) {
         String found = value == null ? "nil" : value.getClass().getSimpleName();
         return new RpcException(
-                StatusCode.INTERNAL, "the server's answer is not understood: found " + found + ", expected " + expected);
+                StatusCode.INTERNAL,
+                "the server's answer is not understood: found " + found + ", expected " + expected);
     }
 }

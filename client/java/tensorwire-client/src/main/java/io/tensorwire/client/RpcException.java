@@ -6,6 +6,7 @@ public class RpcException extends RuntimeException {
 
     /** As on the wire. */
     private final int code;
+
     /** Without the status. */
     private final String description;
 

@@ -9,7 +9,8 @@ final class Shapes {
     /**
      * The elements of a shape.
      *
-     * @throws IllegalArgumentException a dimension is negative, or they are more than fit into a long
+     * @throws IllegalArgumentException a dimension is negative, or they are more than fit into a
+     *     long
      */
     static long elements(long[] shape) {
         boolean empty = false;
@@ -17,11 +18,16 @@ final class Shapes {
         for (long dimension : shape) {
             if (dimension < 0) {
                 throw new IllegalArgumentException(
-                        "shape " + Arrays.toString(shape) + " has the dimension " + dimension + "; expected 0 or more");
+                        "shape "
+                                + Arrays.toString(shape)
+                                + " has the dimension "
+                                + dimension
+                                + "; expected 0 or more");
             }
             empty |= dimension == 0;
             if (Math.multiplyHigh(elements, Math.max(1, dimension)) != 0) {
-                throw new IllegalArgumentException("shape " + Arrays.toString(shape) + " is larger than any tensor");
+                throw new IllegalArgumentException(
+                        "shape " + Arrays.toString(shape) + " is larger than any tensor");
             }
             elements *= Math.max(1, dimension);
         }
@@ -33,7 +39,14 @@ final class Shapes {
         long expected = elements(shape);
         if (expected != found) {
             throw new IllegalArgumentException(
-                    "shape " + Arrays.toString(shape) + " needs " + expected + " " + what + ", found " + found);
+                    "shape "
+                            + Arrays.toString(shape)
+                            + " needs "
+                            + expected
+                            + " "
+                            + what
+                            + ", found "
+                            + found);
         }
     }
 

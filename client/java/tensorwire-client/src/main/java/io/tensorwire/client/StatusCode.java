@@ -36,7 +36,10 @@ public enum StatusCode {
     DATA_LOSS(15),
     /** The caller is not known. */
     UNAUTHENTICATED(16),
-    /** A code that this version of the client does not know; {@link RpcException#code()} has its number. */
+    /**
+     * A code that this version of the client does not know; {@link RpcException#code()} has its
+     * number.
+     */
     UNRECOGNIZED(-1);
 
     private static final StatusCode[] KNOWN = values();

@@ -4,24 +4,32 @@ import io.tensorwire.client.wire.Layout;
 import io.tensorwire.client.wire.ProtocolException;
 import io.tensorwire.client.wire.RequestHeader;
 import io.tensorwire.client.wire.TensorHeader;
+
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
 
-/** What is the same for every call with the same names, dtypes, shapes and options: above all the header's bytes. */
+/**
+ * What is the same for every call with the same names, dtypes, shapes and options: above all the
+ * header's bytes.
+ */
 final class Template {
     /** Requests of more bytes travel alone. */
     private static final long FUSE_LIMIT = 16_384;
 
     final byte[] header;
     final Layout layout;
+
     /** Of each request; 1 where the inputs share none. */
     final int rows;
+
     /** Of all inputs of one request. */
     final long nbytes;
+
     /** Whether several such requests may travel in one message. */
     final boolean fusable;
+
     /** Those that wait to be sent; of the I/O thread alone. */
     Envelope group;
 
@@ -42,7 +50,8 @@ final class Template {
         long shared = sharedRows(inputs);
         if (shared > Integer.MAX_VALUE) {
             throw new RpcException(
-                    StatusCode.INVALID_ARGUMENT, shared + " rows in one request; at most " + Integer.MAX_VALUE);
+                    StatusCode.INVALID_ARGUMENT,
+                    shared + " rows in one request; at most " + Integer.MAX_VALUE);
         }
         this.rows = shared < 0 ? 1 : (int) shared;
         try {
@@ -71,7 +80,8 @@ final class Template {
             return false;
         }
         for (int index = 0; index < names.length; index++) {
-            if (!names[index].equals(otherNames[index]) || !inputs[index].isLike(dtypes[index], shapes[index])) {
+            if (!names[index].equals(otherNames[index])
+                    || !inputs[index].isLike(dtypes[index], shapes[index])) {
                 return false;
             }
         }
@@ -95,7 +105,10 @@ final class Template {
         return new Layout(tensors, rows);
     }
 
-    /** The first dimension that all inputs have; 1 if there are none, -1 if it differs or one has no axis. */
+    /**
+     * The first dimension that all inputs have; 1 if there are none, -1 if it differs or one has no
+     * axis.
+     */
     private static long sharedRows(Tensor[] inputs) {
         long shared = 1;
         for (int index = 0; index < inputs.length; index++) {

@@ -6,7 +6,10 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Stream;
 
-/** Bounded cache of templates, for all threads; a call like the last one of its model allocates nothing here. */
+/**
+ * Bounded cache of templates, for all threads; a call like the last one of its model allocates
+ * nothing here.
+ */
 final class Templates {
     private static final int KEPT = 4096;
 
@@ -37,18 +40,27 @@ final class Templates {
             known.clear();
             last.clear();
         }
-        Template found = known.computeIfAbsent(
-                key(model, options, names, inputs), key -> new Template(model, options, names, inputs));
+        Template found =
+                known.computeIfAbsent(
+                        key(model, options, names, inputs),
+                        key -> new Template(model, options, names, inputs));
         last.put(model, found);
         return found;
     }
 
     private static Key key(String model, PredictOptions options, String[] names, Tensor[] inputs) {
-        List<List<Long>> shapes = Stream.of(inputs)
-                .map(input -> Arrays.stream(input.shape()).boxed().toList())
-                .toList();
+        List<List<Long>> shapes =
+                Stream.of(inputs)
+                        .map(input -> Arrays.stream(input.shape()).boxed().toList())
+                        .toList();
         List<DType> dtypes = Stream.of(inputs).map(Tensor::dtype).toList();
         return new Key(
-                model, options.version(), options.label(), options.outputs(), List.of(names), dtypes, shapes);
+                model,
+                options.version(),
+                options.label(),
+                options.outputs(),
+                List.of(names),
+                dtypes,
+                shapes);
     }
 }

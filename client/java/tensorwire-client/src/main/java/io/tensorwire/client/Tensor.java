@@ -1,6 +1,7 @@
 package io.tensorwire.client;
 
 import io.tensorwire.client.wire.Varlen;
+
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
@@ -10,15 +11,18 @@ import java.util.Objects;
 /**
  * Elements of one dtype in row-major order; a value.
  *
- * <p>Elements of fixed size lie little-endian in a buffer, direct or on the heap, that is never copied unless a method
- * says so: whoever {@linkplain #wrap wraps} a buffer must not change it from then on. A tensor that a call gave is a
- * view of the message that it came in; {@link #copy} frees the rest of that.
+ * <p>Elements of fixed size lie little-endian in a buffer, direct or on the heap, that is never
+ * copied unless a method says so: whoever {@linkplain #wrap wraps} a buffer must not change it from
+ * then on. A tensor that a call gave is a view of the message that it came in; {@link #copy} frees
+ * the rest of that.
  */
 public final class Tensor {
     private final DType dtype;
     private final long[] shape;
+
     /** From 0 to its limit, little-endian, never changed; null where elements have any length. */
     private final ByteBuffer data;
+
     /** Null where elements have a fixed size. */
     private final byte[][] elements;
 
@@ -42,11 +46,17 @@ public final class Tensor {
      */
     public static Tensor wrap(DType dtype, ByteBuffer data, long... shape) {
         if (dtype.isVariable()) {
-            throw new IllegalArgumentException("elements of " + dtype + " have any length; use ofElements or ofStrings");
+            throw new IllegalArgumentException(
+                    "elements of " + dtype + " have any length; use ofElements or ofStrings");
         }
         if (data.remaining() % dtype.itemSize() != 0) {
-            throw new IllegalArgumentException("a buffer of " + data.remaining() + " bytes has no whole number of "
-                    + dtype + " elements; expected a multiple of " + dtype.itemSize());
+            throw new IllegalArgumentException(
+                    "a buffer of "
+                            + data.remaining()
+                            + " bytes has no whole number of "
+                            + dtype
+                            + " elements; expected a multiple of "
+                            + dtype.itemSize());
         }
         Shapes.check(shape, data.remaining() / dtype.itemSize(), dtype + " elements");
         return new Tensor(dtype, shape.clone(), data.slice().order(ByteOrder.LITTLE_ENDIAN), null);
@@ -63,7 +73,8 @@ public final class Tensor {
      */
     public static Tensor ofElements(DType dtype, byte[][] elements, long... shape) {
         if (!dtype.isVariable()) {
-            throw new IllegalArgumentException("elements of " + dtype + " have a fixed size; expected bytes or string");
+            throw new IllegalArgumentException(
+                    "elements of " + dtype + " have a fixed size; expected bytes or string");
         }
         Shapes.check(shape, elements.length, "elements");
         return new Tensor(dtype, shape.clone(), null, elements);
@@ -122,19 +133,6 @@ public final class Tensor {
     }
 
     /**
-     * An {@link DType#INT16} tensor.
-     *
-     * @param values copied
-     * @param shape whole; none: of one axis
-     * @return the tensor
-     */
-    public static Tensor of(short[] values, long... shape) {
-        ByteBuffer data = allocate(values.length, Short.BYTES);
-        data.asShortBuffer().put(values);
-        return wrap(DType.INT16, data, Shapes.orVector(shape, values.length));
-    }
-
-    /**
      * A {@link DType#UINT8} tensor, as images have it.
      *
      * @param values copied
@@ -142,7 +140,10 @@ public final class Tensor {
      * @return the tensor
      */
     public static Tensor ofUint8(byte[] values, long... shape) {
-        return wrap(DType.UINT8, ByteBuffer.wrap(values.clone()), Shapes.orVector(shape, values.length));
+        return wrap(
+                DType.UINT8,
+                ByteBuffer.wrap(values.clone()),
+                Shapes.orVector(shape, values.length));
     }
 
     /**
@@ -206,7 +207,8 @@ public final class Tensor {
     }
 
     private static ByteBuffer allocate(int elements, int itemSize) {
-        return ByteBuffer.allocate(Math.multiplyExact(elements, itemSize)).order(ByteOrder.LITTLE_ENDIAN);
+        return ByteBuffer.allocate(Math.multiplyExact(elements, itemSize))
+                .order(ByteOrder.LITTLE_ENDIAN);
     }
 
     // ---------------------------------------------------------------- what it is
@@ -287,7 +289,8 @@ public final class Tensor {
         int first = (int) from * perRow;
         int total = (int) count * perRow;
         if (data == null) {
-            return new Tensor(dtype, part, null, Arrays.copyOfRange(elements, first, first + total));
+            return new Tensor(
+                    dtype, part, null, Arrays.copyOfRange(elements, first, first + total));
         }
         ByteBuffer slice = data.slice(first * dtype.itemSize(), total * dtype.itemSize());
         return new Tensor(dtype, part, slice.order(ByteOrder.LITTLE_ENDIAN), null);
@@ -310,7 +313,8 @@ public final class Tensor {
     // ---------------------------------------------------------------- its elements
 
     /**
-     * Its bytes as they travel: little-endian elements; for {@code bytes} and {@code string} their lengths, then they.
+     * Its bytes as they travel: little-endian elements; for {@code bytes} and {@code string} their
+     * lengths, then they.
      *
      * @return a read-only view from 0 to its limit; for {@code bytes} and {@code string} a copy
      */

@@ -17,7 +17,8 @@ public record TensorSpec(String name, String dtype, List<OptionalLong> shape, bo
         List<?> parts = Results.list(value);
         if (parts.size() < 3) {
             throw new RpcException(
-                    StatusCode.INTERNAL, "a tensor's description has " + parts.size() + " parts, expected 3 or more");
+                    StatusCode.INTERNAL,
+                    "a tensor's description has " + parts.size() + " parts, expected 3 or more");
         }
         return new TensorSpec(
                 Results.cast(parts.get(0), String.class),
@@ -27,14 +28,17 @@ public record TensorSpec(String name, String dtype, List<OptionalLong> shape, bo
     }
 
     private static OptionalLong dimension(Object value) {
-        return value == null ? OptionalLong.empty() : OptionalLong.of(Results.cast(value, Long.class));
+        return value == null
+                ? OptionalLong.empty()
+                : OptionalLong.of(Results.cast(value, Long.class));
     }
 
     @Override
     public String toString() {
-        String dimensions = shape.stream()
-                .map(each -> each.isPresent() ? Long.toString(each.getAsLong()) : "?")
-                .collect(Collectors.joining(", "));
+        String dimensions =
+                shape.stream()
+                        .map(each -> each.isPresent() ? Long.toString(each.getAsLong()) : "?")
+                        .collect(Collectors.joining(", "));
         return name + ": " + dtype + "[" + dimensions + "]";
     }
 }

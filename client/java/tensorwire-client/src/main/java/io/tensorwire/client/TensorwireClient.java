@@ -2,7 +2,7 @@ package io.tensorwire.client;
 
 import io.tensorwire.client.wire.Bodies;
 import io.tensorwire.client.wire.PlainValues;
-import java.time.Duration;
+
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -20,13 +20,14 @@ import java.util.concurrent.Executor;
  * }
  * }</pre>
  *
- * <p>Small calls that are made while others are being sent travel with them in one message; no call waits for company.
- * Every call ends within its timeout, whatever the server does, and a call that is in flight when the connection is
- * lost fails at once with {@link StatusCode#UNAVAILABLE}. The client connects again by itself; calls that are made
- * meanwhile wait for that as long as their timeout allows.
+ * <p>Small calls that are made while others are being sent travel with them in one message; no call
+ * waits for company. Every call ends within its timeout, whatever the server does, and a call that
+ * is in flight when the connection is lost fails at once with {@link StatusCode#UNAVAILABLE}. The
+ * client connects again by itself; calls that are made meanwhile wait for that as long as their
+ * timeout allows.
  *
- * <p>All failures are {@link RpcException}s. Inputs are not copied where that can be helped: do not change the memory
- * behind a tensor that has been passed to a call.
+ * <p>All failures are {@link RpcException}s. Inputs are not copied where that can be helped: do not
+ * change the memory behind a tensor that has been passed to a call.
  */
 public final class TensorwireClient implements AutoCloseable {
     private final Engine engine;
@@ -36,7 +37,9 @@ public final class TensorwireClient implements AutoCloseable {
 
     private TensorwireClient(ClientOptions options) {
         Executor executor =
-                options.callbackExecutor() == null ? CallbackThread.newExecutor() : options.callbackExecutor();
+                options.callbackExecutor() == null
+                        ? CallbackThread.newExecutor()
+                        : options.callbackExecutor();
         this.callbacks = new Callbacks(executor);
         this.engine = new Engine(options, System::nanoTime, callbacks);
         this.timeout = ClientOptions.nanos(options.timeout());
@@ -59,83 +62,15 @@ public final class TensorwireClient implements AutoCloseable {
      * @param address {@code tcp://HOST:PORT}
      * @return to be told them
      */
-    public static Builder builder(String address) {
-        return new Builder(address);
+    public static ClientBuilder builder(String address) {
+        return new ClientBuilder(address);
     }
 
-    /** The settings of a client. */
-    public static final class Builder {
-        private final String address;
-        private Duration timeout = Duration.ofSeconds(1);
-        private boolean fuse = true;
-        private Duration reconnectMin = Duration.ofMillis(50);
-        private Duration reconnectMax = Duration.ofSeconds(2);
-        private Executor callbackExecutor;
-
-        private Builder(String address) {
-            this.address = address;
-        }
-
-        /**
-         * How long a call may take unless its options say otherwise.
-         *
-         * @param value more than zero; null: no limit. Default 1 s
-         * @return this
-         */
-        public Builder timeout(Duration value) {
-            timeout = value;
-            return this;
-        }
-
-        /**
-         * Whether calls may share messages.
-         *
-         * @param value default true
-         * @return this
-         */
-        public Builder fuse(boolean value) {
-            fuse = value;
-            return this;
-        }
-
-        /**
-         * How soon a lost connection is tried again; the time doubles until it is the longest.
-         *
-         * @param shortest default 50 ms
-         * @param longest default 2 s
-         * @return this
-         */
-        public Builder reconnect(Duration shortest, Duration longest) {
-            reconnectMin = shortest;
-            reconnectMax = longest;
-            return this;
-        }
-
-        /**
-         * Where futures are completed, and so what hangs on them runs.
-         *
-         * @param value default: a thread of the client's own, which must not be kept for long
-         * @return this
-         */
-        public Builder callbackExecutor(Executor value) {
-            callbackExecutor = value;
-            return this;
-        }
-
-        /**
-         * Make the client.
-         *
-         * @return a client, which connects in the background
-         * @throws IllegalArgumentException a setting is out of range
-         * @throws RpcException INVALID_ARGUMENT: the address is none
-         */
-        public TensorwireClient connect() {
-            ClientOptions options =
-                    new ClientOptions(address, timeout, fuse, reconnectMin, reconnectMax, callbackExecutor);
-            TensorwireClient client = new TensorwireClient(options);
-            client.engine.start();
-            return client;
-        }
+    /** A client that is started. */
+    static TensorwireClient start(ClientOptions options) {
+        TensorwireClient client = new TensorwireClient(options);
+        client.engine.start();
+        return client;
     }
 
     /** For tests that hold its thread. */
@@ -164,9 +99,11 @@ public final class TensorwireClient implements AutoCloseable {
      * @param inputs by name
      * @param options version, timeout and more
      * @return outputs by name, in the order asked for, else in the model's
-     * @throws RpcException the call failed; CANCELLED where the calling thread was interrupted, which it stays
+     * @throws RpcException the call failed; CANCELLED where the calling thread was interrupted,
+     *     which it stays
      */
-    public Map<String, Tensor> predict(String model, Map<String, Tensor> inputs, PredictOptions options) {
+    public Map<String, Tensor> predict(
+            String model, Map<String, Tensor> inputs, PredictOptions options) {
         Waiter<Map<String, Tensor>> waiter = new Waiter<>();
         PredictCall call = newCall(model, inputs, options, waiter);
         engine.submit(call);
@@ -180,17 +117,20 @@ public final class TensorwireClient implements AutoCloseable {
      * @param inputs by name
      * @return see the other method of this name
      */
-    public CompletableFuture<Map<String, Tensor>> predictAsync(String model, Map<String, Tensor> inputs) {
+    public CompletableFuture<Map<String, Tensor>> predictAsync(
+            String model, Map<String, Tensor> inputs) {
         return predictAsync(model, inputs, PredictOptions.DEFAULT);
     }
 
     /**
-     * Run a model. Cancelling the future takes the request out of the server's queue if it does not run yet.
+     * Run a model. Cancelling the future takes the request out of the server's queue if it does not
+     * run yet.
      *
      * @param model its name
      * @param inputs by name
      * @param options version, timeout and more
-     * @return the outputs; it fails with an {@link RpcException}. What hangs on it runs where the client's callbacks do
+     * @return the outputs; it fails with an {@link RpcException}. What hangs on it runs where the
+     *     client's callbacks do
      * @throws RpcException INVALID_ARGUMENT: an input cannot be sent
      */
     public CompletableFuture<Map<String, Tensor>> predictAsync(
@@ -208,7 +148,8 @@ public final class TensorwireClient implements AutoCloseable {
             PredictOptions options,
             Completion<Map<String, Tensor>> completion) {
         String[] names = inputs.keySet().toArray(String[]::new);
-        // In one order whatever the map's: equal headers share batches, also those of other processes.
+        // In one order whatever the map's: equal headers share batches, also those of other
+        // processes.
         Arrays.sort(names);
         Tensor[] tensors = new Tensor[names.length];
         for (int index = 0; index < names.length; index++) {
@@ -216,7 +157,12 @@ public final class TensorwireClient implements AutoCloseable {
         }
         Template template = templates.get(model, options, names, tensors);
         return new PredictCall(
-                template, tensors, options.extra(), options.timeout(timeout), System.nanoTime(), completion);
+                template,
+                tensors,
+                options.extra(),
+                options.timeout(timeout),
+                System.nanoTime(),
+                completion);
     }
 
     // ---------------------------------------------------------------- about the server
@@ -277,9 +223,7 @@ public final class TensorwireClient implements AutoCloseable {
     }
 
     private List<VersionStatus> statuses(Map<String, ?> params) {
-        return Results.listOf(control("status", params)).stream()
-                .map(VersionStatus::of)
-                .toList();
+        return Results.listOf(control("status", params)).stream().map(VersionStatus::of).toList();
     }
 
     /**
@@ -307,7 +251,10 @@ public final class TensorwireClient implements AutoCloseable {
         return waiter.await(() -> engine.cancel(call));
     }
 
-    /** Fail what is pending with UNAVAILABLE, close the connection, end the threads. May be called twice. */
+    /**
+     * Fail what is pending with UNAVAILABLE, close the connection, end the threads. May be called
+     * twice.
+     */
     @Override
     public void close() {
         engine.close();

@@ -7,7 +7,8 @@ import java.util.List;
  *
  * @param model its name
  * @param version its number
- * @param state {@code AVAILABLE}, {@code LOADING}, {@code FAILED} and others; there may be more later
+ * @param state {@code AVAILABLE}, {@code LOADING}, {@code FAILED} and others; there may be more
+ *     later
  * @param labels that are bound to it
  * @param isDefault whether requests that name neither version nor label go here
  * @param workers that run it

@@ -5,8 +5,10 @@ import java.util.concurrent.locks.LockSupport;
 /** A caller that blocks until its call is over. */
 final class Waiter<T> implements Completion<T> {
     private final Thread caller = Thread.currentThread();
+
     /** Both are published by {@link #done}. */
     private T result;
+
     private Failure failure;
     private volatile boolean done;
 
@@ -28,7 +30,8 @@ final class Waiter<T> implements Completion<T> {
      * The result, once it is there.
      *
      * @param giveUp what to do if the caller is interrupted
-     * @throws RpcException the call failed; CANCELLED where the caller was interrupted, which it stays
+     * @throws RpcException the call failed; CANCELLED where the caller was interrupted, which it
+     *     stays
      */
     T await(Runnable giveUp) {
         while (!done) {

@@ -6,7 +6,9 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicLong;
 
-/** Threads that each make so many calls, and see that every answer is that to their own question. */
+/**
+ * Threads that each make so many calls, and see that every answer is that to their own question.
+ */
 final class Callers {
     private final int threads;
     private final int calls;
@@ -20,7 +22,9 @@ final class Callers {
 
     void run(TensorwireClient client, String model) throws InterruptedException {
         Thread[] running = new Thread[threads];
-        Arrays.setAll(running, number -> new Thread(() -> call(client, model, number), "caller-" + number));
+        Arrays.setAll(
+                running,
+                number -> new Thread(() -> call(client, model, number), "caller-" + number));
         for (Thread thread : running) {
             thread.start();
         }
@@ -34,11 +38,16 @@ final class Callers {
             float[] question = {number, call, number + call, -call};
             try {
                 float[] answer =
-                        client.predict(model, Map.of("x", Tensor.of(question, 1, 4))).get("y").floats();
+                        client.predict(model, Map.of("x", Tensor.of(question, 1, 4)))
+                                .get("y")
+                                .floats();
                 if (Arrays.equals(question, answer)) {
                     answers.incrementAndGet();
                 } else {
-                    failures.add(Arrays.toString(question) + " was answered with " + Arrays.toString(answer));
+                    failures.add(
+                            Arrays.toString(question)
+                                    + " was answered with "
+                                    + Arrays.toString(answer));
                 }
             } catch (RpcException error) {
                 failures.add(error.getMessage());

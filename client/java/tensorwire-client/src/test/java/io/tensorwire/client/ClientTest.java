@@ -9,6 +9,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.tensorwire.client.wire.Kind;
 import io.tensorwire.client.wire.MessageWriter;
 import io.tensorwire.client.wire.Prefix;
+
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
 import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -17,17 +21,14 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
-import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.Test;
 
 /** Against a server that does what a real one does seldom, or never. */
 class ClientTest {
     private static final Map<String, Tensor> ONE = Map.of("x", Tensor.of(new float[] {1}));
 
     private FakeServer server = new FakeServer();
-    private TensorwireClient client = TensorwireClient.builder(server.address)
-            .timeout(Duration.ofSeconds(20))
-            .connect();
+    private TensorwireClient client =
+            TensorwireClient.builder(server.address).timeout(Duration.ofSeconds(20)).connect();
 
     @AfterEach
     void close() {
@@ -43,11 +44,13 @@ class ClientTest {
         server.close();
         client = TensorwireClient.builder(address).timeout(Duration.ofSeconds(20)).connect();
         List<CompletableFuture<Map<String, Tensor>>> futures = new ArrayList<>();
-        Engines.pause(client, () -> {
-            for (int call = 0; call < count; call++) {
-                futures.add(client.predictAsync("m", ONE));
-            }
-        });
+        Engines.pause(
+                client,
+                () -> {
+                    for (int call = 0; call < count; call++) {
+                        futures.add(client.predictAsync("m", ONE));
+                    }
+                });
         server = new FakeServer(address);
         return futures;
     }
@@ -57,7 +60,8 @@ class ClientTest {
     }
 
     private static RpcException failure(CompletableFuture<?> future) {
-        ExecutionException failed = assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
+        ExecutionException failed =
+                assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
         return assertInstanceOf(RpcException.class, failed.getCause());
     }
 
@@ -100,7 +104,8 @@ class ClientTest {
     void aReplyThatCannotBeReadFailsItsCallAndNoOther() throws Exception {
         CompletableFuture<Map<String, Tensor>> bad = client.predictAsync("m", ONE);
         FakeServer.Received first = server.receive();
-        Prefix prefix = new Prefix(Kind.REPLY.number(), 0, 0, first.prefix().id(), 0, 1, 1, 0, 0, 0, 0);
+        Prefix prefix =
+                new Prefix(Kind.REPLY.number(), 0, 0, first.prefix().id(), 0, 1, 1, 0, 0, 0, 0);
         server.send(first.peer(), MessageWriter.write(prefix, new byte[] {(byte) 0xc1}));
         RpcException error = failure(bad);
         assertEquals(StatusCode.UNKNOWN, error.status());
@@ -127,7 +132,8 @@ class ClientTest {
         PredictOptions options = PredictOptions.DEFAULT.withTimeout(Duration.ofMillis(50));
         client.predictAsync("m", ONE);
         server.receive(); // the connection stands
-        RpcException error = assertThrows(RpcException.class, () -> client.predict("m", ONE, options));
+        RpcException error =
+                assertThrows(RpcException.class, () -> client.predict("m", ONE, options));
         assertEquals(StatusCode.DEADLINE_EXCEEDED, error.status());
         assertTrue(error.description().contains("within 0.05 s"), error.description());
     }
@@ -167,9 +173,10 @@ class ClientTest {
 
     @Test
     void aCallbackMayCallAndCloseTheClient() throws Exception {
-        CompletableFuture<float[]> second = client.predictAsync("m", ONE)
-                .thenApply(outputs -> client.predict("m", ONE).get("y").floats())
-                .whenComplete((found, error) -> client.close());
+        CompletableFuture<float[]> second =
+                client.predictAsync("m", ONE)
+                        .thenApply(outputs -> client.predict("m", ONE).get("y").floats())
+                        .whenComplete((found, error) -> client.close());
         server.reply(server.receive(), 0, 1);
         server.reply(server.receive(), 0, 1);
         assertArrayEquals(new float[] {0}, second.get(20, TimeUnit.SECONDS));
@@ -177,12 +184,13 @@ class ClientTest {
 
     @Test
     void badAddressesAndSettingsAreRefused() {
-        RpcException error = assertThrows(RpcException.class, () -> TensorwireClient.connect("nonsense"));
+        RpcException error =
+                assertThrows(RpcException.class, () -> TensorwireClient.connect("nonsense"));
         assertEquals(StatusCode.INVALID_ARGUMENT, error.status());
         assertTrue(error.description().contains("expected tcp://HOST:PORT"), error.description());
         assertThrows(RpcException.class, () -> TensorwireClient.connect("ipc:///tmp/server"));
         assertThrows(RpcException.class, () -> TensorwireClient.connect("tcp://127.0.0.1"));
-        TensorwireClient.Builder builder = TensorwireClient.builder(server.address).timeout(Duration.ZERO);
+        ClientBuilder builder = TensorwireClient.builder(server.address).timeout(Duration.ZERO);
         assertThrows(IllegalArgumentException.class, builder::connect);
         assertThrows(IllegalArgumentException.class, () -> PredictOptions.DEFAULT.withVersion(-1));
     }

@@ -9,13 +9,15 @@ final class Engines {
     static void pause(TensorwireClient client, Runnable meanwhile) {
         CountDownLatch entered = new CountDownLatch(1);
         CountDownLatch held = new CountDownLatch(1);
-        client.engine().submit(new Task() {
-            @Override
-            void run(Engine engine) {
-                entered.countDown();
-                await(held);
-            }
-        });
+        client.engine()
+                .submit(
+                        new Task() {
+                            @Override
+                            void run(Engine engine) {
+                                entered.countDown();
+                                await(held);
+                            }
+                        });
         // What is called from now on is taken out of the inbox at once, behind this task.
         await(entered);
         meanwhile.run();

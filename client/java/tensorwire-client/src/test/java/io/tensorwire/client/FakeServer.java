@@ -1,15 +1,17 @@
 package io.tensorwire.client;
 
 import io.tensorwire.client.wire.Kind;
-import io.tensorwire.client.wire.Messages;
 import io.tensorwire.client.wire.MessageWriter;
+import io.tensorwire.client.wire.Messages;
 import io.tensorwire.client.wire.Prefix;
+
+import org.zeromq.SocketType;
+import org.zeromq.ZMQ;
+
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
-import org.zeromq.SocketType;
-import org.zeromq.ZMQ;
 
 /** A ROUTER that answers as a test says, message by message, in the test's own thread. */
 final class FakeServer implements AutoCloseable {
@@ -56,22 +58,46 @@ final class FakeServer implements AutoCloseable {
         }
     }
 
-    /** Answers a part of an envelope: output {@code y}, one float a request, its index in the envelope times ten. */
+    /**
+     * Answers a part of an envelope: output {@code y}, one float a request, its index in the
+     * envelope times ten.
+     */
     void reply(Received request, int from, int count) {
         byte[] header = Messages.replyHeader("m", 1, "y");
-        Prefix prefix = new Prefix(
-                Kind.REPLY.number(), 0, 0, request.prefix().id() + from, 0, count, header.length, 0, 65_536, 0, 0);
+        Prefix prefix =
+                new Prefix(
+                        Kind.REPLY.number(),
+                        0,
+                        0,
+                        request.prefix().id() + from,
+                        0,
+                        count,
+                        header.length,
+                        0,
+                        65_536,
+                        0,
+                        0);
         send(request.peer(), Messages.floats(prefix, header, from));
     }
 
     /** Fails a part of an envelope. */
     void fail(Received request, int from, int count, int status) {
         byte[] body = Messages.errorBody("no");
-        Prefix prefix = new Prefix(
-                Kind.ERROR.number(), 0, status, request.prefix().id() + from, 0, count, 0, body.length, 0, 0, 0);
+        Prefix prefix =
+                new Prefix(
+                        Kind.ERROR.number(),
+                        0,
+                        status,
+                        request.prefix().id() + from,
+                        0,
+                        count,
+                        0,
+                        body.length,
+                        0,
+                        0,
+                        0);
         send(request.peer(), MessageWriter.write(prefix, body));
     }
-
 
     @Override
     public void close() {

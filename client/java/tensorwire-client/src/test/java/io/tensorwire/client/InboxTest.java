@@ -4,10 +4,11 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import org.junit.jupiter.api.Test;
+
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
-import org.junit.jupiter.api.Test;
 
 class InboxTest {
     private final AtomicInteger wakes = new AtomicInteger();
@@ -74,22 +75,25 @@ class InboxTest {
         List<Thread> threads = new ArrayList<>();
         for (int producer = 0; producer < producers; producer++) {
             int own = producer;
-            threads.add(new Thread(() -> {
-                for (int number = 0; number < each; number++) {
-                    inbox.add(new Numbered(own, number));
-                }
-            }));
+            threads.add(
+                    new Thread(
+                            () -> {
+                                for (int number = 0; number < each; number++) {
+                                    inbox.add(new Numbered(own, number));
+                                }
+                            }));
         }
         threads.forEach(Thread::start);
         int[] next = new int[producers];
         int total = 0;
         while (total < producers * each) {
             int[] taken = {0};
-            inbox.drain(task -> {
-                Numbered numbered = (Numbered) task;
-                assertEquals(next[numbered.producer]++, numbered.number);
-                taken[0]++;
-            });
+            inbox.drain(
+                    task -> {
+                        Numbered numbered = (Numbered) task;
+                        assertEquals(next[numbered.producer]++, numbered.number);
+                        taken[0]++;
+                    });
             total += taken[0];
             Thread.yield();
         }

@@ -7,6 +7,13 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -18,17 +25,10 @@ import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
-import org.junit.jupiter.api.AfterAll;
-import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.BeforeEach;
-import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 
 /** Against a real server. */
 class LiveTest {
-    @TempDir
-    static Path folder;
+    @TempDir static Path folder;
 
     private static ServerProcess server;
     private TensorwireClient client;
@@ -47,9 +47,7 @@ class LiveTest {
 
     @BeforeEach
     void connect() {
-        client = TensorwireClient.builder(server.address)
-                .timeout(Duration.ofSeconds(20))
-                .connect();
+        client = TensorwireClient.builder(server.address).timeout(Duration.ofSeconds(20)).connect();
     }
 
     @AfterEach
@@ -80,7 +78,8 @@ class LiveTest {
 
     private static Tensor sample(DType dtype) {
         return switch (dtype) {
-            case STRING -> Tensor.of(new String[] {"", "h\u00e9llo", "\u6f22\ud83d\ude00", "d"}, 2, 2);
+            case STRING ->
+                    Tensor.of(new String[] {"", "h\u00e9llo", "\u6f22\ud83d\ude00", "d"}, 2, 2);
             case BYTES -> Tensor.ofElements(dtype, new byte[][] {{}, {0, -1}, {1}, {2, 3}}, 2, 2);
             case BOOL -> Tensor.of(new boolean[] {true, false, false, true}, 2, 2);
             default -> {
@@ -96,14 +95,19 @@ class LiveTest {
     @Test
     void aModelIsCalledInEveryWay() throws Exception {
         Map<String, Tensor> inputs = Map.of("x", row(1, 2, 3, 4));
-        assertArrayEquals(new float[] {1, 2, 3, 4}, client.predict("identity", inputs).get("y").floats());
-        PredictOptions options = PredictOptions.DEFAULT
-                .withVersion(1)
-                .withOutputs("y")
-                .withRoutingKey("user")
-                .withMetadata(Map.of("tenant", "t", "n", 3))
-                .withTrace(Map.of("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
-                .withHighPriority();
+        assertArrayEquals(
+                new float[] {1, 2, 3, 4}, client.predict("identity", inputs).get("y").floats());
+        PredictOptions options =
+                PredictOptions.DEFAULT
+                        .withVersion(1)
+                        .withOutputs("y")
+                        .withRoutingKey("user")
+                        .withMetadata(Map.of("tenant", "t", "n", 3))
+                        .withTrace(
+                                Map.of(
+                                        "traceparent",
+                                        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+                        .withHighPriority();
         assertEquals(inputs.get("x"), client.predict("identity", inputs, options).get("y"));
         CompletableFuture<Map<String, Tensor>> future = client.predictAsync("identity", inputs);
         assertEquals(inputs.get("x"), future.get(20, TimeUnit.SECONDS).get("y").copy());
@@ -111,9 +115,10 @@ class LiveTest {
 
     @Test
     void callbacksRunOutsideOfTheIoThread() throws Exception {
-        String name = client.predictAsync("identity", Map.of("x", row(1, 2, 3, 4)))
-                .thenApply(outputs -> Thread.currentThread().getName())
-                .get(20, TimeUnit.SECONDS);
+        String name =
+                client.predictAsync("identity", Map.of("x", row(1, 2, 3, 4)))
+                        .thenApply(outputs -> Thread.currentThread().getName())
+                        .get(20, TimeUnit.SECONDS);
         assertFalse(name.equals("tensorwire-client"), name);
     }
 
@@ -123,7 +128,9 @@ class LiveTest {
         for (int index = 0; index < values.length; index++) {
             values[index] = index % 97;
         }
-        Tensor logits = client.predict("image", Map.of("data", Tensor.of(values, 2, 3, 224, 224))).get("logits");
+        Tensor logits =
+                client.predict("image", Map.of("data", Tensor.of(values, 2, 3, 224, 224)))
+                        .get("logits");
         assertArrayEquals(new long[] {2, 10}, logits.shape());
         float[] wide = new float[4 * 50_000];
         wide[wide.length - 1] = 7;
@@ -141,31 +148,42 @@ class LiveTest {
     @Test
     void requestsOfSeveralAndOfNoRows() {
         Tensor three = Tensor.of(new float[12], 3, 4);
-        assertArrayEquals(new long[] {3, 4}, client.predict("scale", Map.of("x", three)).get("y").shape());
+        assertArrayEquals(
+                new long[] {3, 4}, client.predict("scale", Map.of("x", three)).get("y").shape());
         Tensor none = Tensor.of(new float[0], 0, 4);
-        assertArrayEquals(new long[] {0, 4}, client.predict("scale", Map.of("x", none)).get("y").shape());
+        assertArrayEquals(
+                new long[] {0, 4}, client.predict("scale", Map.of("x", none)).get("y").shape());
     }
 
     @Test
     void errorsComeWithCodeAndWords() {
         RpcException missing =
-                assertThrows(RpcException.class, () -> client.predict("nobody", Map.of("x", row(1))));
+                assertThrows(
+                        RpcException.class, () -> client.predict("nobody", Map.of("x", row(1))));
         assertEquals(StatusCode.NOT_FOUND, missing.status());
         assertTrue(missing.description().contains("nobody"), missing.getMessage());
         RpcException wrong =
-                assertThrows(RpcException.class, () -> client.predict("identity", Map.of("x", row(1, 2, 3, 4, 5))));
+                assertThrows(
+                        RpcException.class,
+                        () -> client.predict("identity", Map.of("x", row(1, 2, 3, 4, 5))));
         assertEquals(StatusCode.INVALID_ARGUMENT, wrong.status());
         assertTrue(wrong.getMessage().contains("expected"), wrong.getMessage());
-        CompletableFuture<Map<String, Tensor>> future = client.predictAsync("nobody", Map.of("x", row(1)));
-        ExecutionException failed = assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
-        assertEquals(StatusCode.NOT_FOUND, assertInstanceOf(RpcException.class, failed.getCause()).status());
+        CompletableFuture<Map<String, Tensor>> future =
+                client.predictAsync("nobody", Map.of("x", row(1)));
+        ExecutionException failed =
+                assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
+        assertEquals(
+                StatusCode.NOT_FOUND,
+                assertInstanceOf(RpcException.class, failed.getCause()).status());
     }
 
     @Test
     void introspection() {
         Health health = client.health();
         assertTrue(health.ready());
-        assertTrue(health.models().containsAll(List.of("every", "identity", "scale")), health.toString());
+        assertTrue(
+                health.models().containsAll(List.of("every", "identity", "scale")),
+                health.toString());
         ModelMetadata metadata = client.metadata("identity");
         assertEquals("[x: float32[?, 4]]", metadata.inputs().toString());
         assertTrue(metadata.batched());
@@ -174,7 +192,8 @@ class LiveTest {
         assertEquals(List.of("AVAILABLE"), status.stream().map(VersionStatus::state).toList());
         assertTrue(client.status().size() > 3);
         assertThrows(RpcException.class, () -> client.metadata("identity", "no such label"));
-        RpcException unknown = assertThrows(RpcException.class, () -> client.control("no.such", Map.of()));
+        RpcException unknown =
+                assertThrows(RpcException.class, () -> client.control("no.such", Map.of()));
         assertEquals(StatusCode.UNIMPLEMENTED, unknown.status());
         assertTrue(((Map<?, ?>) client.control("stats", Map.of())).containsKey("versions"));
     }
@@ -182,9 +201,14 @@ class LiveTest {
     @Test
     void aTimeoutEndsTheCallWhateverTheModelDoes() {
         PredictOptions options = PredictOptions.DEFAULT.withTimeout(Duration.ofMillis(100));
-        RpcException late = assertThrows(
-                RpcException.class,
-                () -> client.predict("nap", Map.of("seconds", Tensor.of(new double[] {0.5})), options));
+        RpcException late =
+                assertThrows(
+                        RpcException.class,
+                        () ->
+                                client.predict(
+                                        "nap",
+                                        Map.of("seconds", Tensor.of(new double[] {0.5})),
+                                        options));
         assertEquals(StatusCode.DEADLINE_EXCEEDED, late.status());
     }
 
@@ -204,23 +228,33 @@ class LiveTest {
 
     private long cancelled() {
         Map<?, ?> stats = (Map<?, ?>) client.control("stats", Map.of());
-        return ((List<?>) stats.get("versions")).stream()
-                .map(each -> (Map<?, ?>) each)
-                .filter(each -> each.get("model").equals("nap"))
-                .mapToLong(each -> (Long) each.get("cancelled"))
-                .sum();
+        return ((List<?>) stats.get("versions"))
+                .stream()
+                        .map(each -> (Map<?, ?>) each)
+                        .filter(each -> each.get("model").equals("nap"))
+                        .mapToLong(each -> (Long) each.get("cancelled"))
+                        .sum();
     }
 
     @Test
     void anInterruptedCallerGivesItsCallUp() throws Exception {
         CompletableFuture<RpcException> thrown = new CompletableFuture<>();
         CompletableFuture<Boolean> interrupted = new CompletableFuture<>();
-        Thread caller = new Thread(() -> {
-            thrown.complete(assertThrows(
-                    RpcException.class,
-                    () -> client.predict("nap", Map.of("seconds", Tensor.of(new double[] {0.3})))));
-            interrupted.complete(Thread.currentThread().isInterrupted());
-        });
+        Thread caller =
+                new Thread(
+                        () -> {
+                            thrown.complete(
+                                    assertThrows(
+                                            RpcException.class,
+                                            () ->
+                                                    client.predict(
+                                                            "nap",
+                                                            Map.of(
+                                                                    "seconds",
+                                                                    Tensor.of(
+                                                                            new double[] {0.3})))));
+                            interrupted.complete(Thread.currentThread().isInterrupted());
+                        });
         caller.start();
         caller.interrupt();
         assertEquals(StatusCode.CANCELLED, thrown.get(20, TimeUnit.SECONDS).status());
@@ -250,7 +284,8 @@ class LiveTest {
         callers.run(client, "identity");
         assertEquals(List.of(), callers.failures());
         assertEquals(640_000, callers.answers());
-        client.health(); // behind all answers; it orders what the I/O thread did before what follows
+        client.health(); // behind all answers; it orders what the I/O thread did before what
+        // follows
         assertEquals(0, client.engine().channel().pending().size());
         long grown = usedHeap() - before;
         assertTrue(grown < 16 << 20, "the heap grew by " + grown + " bytes");

@@ -39,7 +39,10 @@ final class Load implements AutoCloseable {
             long begun = System.nanoTime();
             float[] question = {own, own * step, step, 1};
             try {
-                float[] answer = client.predict(model, Map.of("x", Tensor.of(question, 1, 4))).get("y").floats();
+                float[] answer =
+                        client.predict(model, Map.of("x", Tensor.of(question, 1, 4)))
+                                .get("y")
+                                .floats();
                 check(question, answer);
                 answers.incrementAndGet();
             } catch (RpcException error) {

@@ -17,7 +17,8 @@ public final class Python {
     /** What runs a script of the checkout, or a module ({@code -m}). */
     public static List<String> command(String script, String... arguments) {
         if (!Files.isExecutable(Path.of(PYTHON))) {
-            throw new IllegalStateException(PYTHON + " is not there: run make setup, or set -Dtensorwire.python=...");
+            throw new IllegalStateException(
+                    PYTHON + " is not there: run make setup, or set -Dtensorwire.python=...");
         }
         List<String> command = new ArrayList<>();
         command.add(PYTHON);

@@ -9,7 +9,10 @@ import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
-/** A real server from the project's Python environment, with the models of {@code tests/java_models.py}. */
+/**
+ * A real server from the project's Python environment, with the models of {@code
+ * tests/java_models.py}.
+ */
 final class ServerProcess implements AutoCloseable {
     private static final Duration PATIENCE = Duration.ofSeconds(40);
 
@@ -48,18 +51,33 @@ final class ServerProcess implements AutoCloseable {
     void start() throws IOException, InterruptedException {
         Path ready = folder.resolve("ready");
         Files.deleteIfExists(ready);
-        process = new ProcessBuilder(Python.command(
-                        "-m", "tensorwire.server.cli", "serve", models().toString(), "--bind", address,
-                        "--ready-file", ready.toString(), "--settle-time", "0", "--poll-interval", "0.05",
-                        "--log-level", "warning"))
-                .redirectErrorStream(true)
-                .redirectOutput(folder.resolve("server.log").toFile())
-                .start();
+        process =
+                new ProcessBuilder(
+                                Python.command(
+                                        "-m",
+                                        "tensorwire.server.cli",
+                                        "serve",
+                                        models().toString(),
+                                        "--bind",
+                                        address,
+                                        "--ready-file",
+                                        ready.toString(),
+                                        "--settle-time",
+                                        "0",
+                                        "--poll-interval",
+                                        "0.05",
+                                        "--log-level",
+                                        "warning"))
+                        .redirectErrorStream(true)
+                        .redirectOutput(folder.resolve("server.log").toFile())
+                        .start();
         long end = System.nanoTime() + PATIENCE.toNanos();
         while (!Files.exists(ready)) {
             if (process.waitFor(20, TimeUnit.MILLISECONDS) || System.nanoTime() > end) {
                 process.destroyForcibly();
-                throw new IllegalStateException("the server did not start:\n" + Files.readString(folder.resolve("server.log")));
+                throw new IllegalStateException(
+                        "the server did not start:\n"
+                                + Files.readString(folder.resolve("server.log")));
             }
         }
     }
@@ -86,7 +104,9 @@ final class ServerProcess implements AutoCloseable {
     /** Puts a new version of a model in place, all at once. */
     void publish(String prepared, String model, int version) {
         try {
-            Files.move(models().resolve(prepared), models().resolve(model).resolve(Integer.toString(version)));
+            Files.move(
+                    models().resolve(prepared),
+                    models().resolve(model).resolve(Integer.toString(version)));
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }

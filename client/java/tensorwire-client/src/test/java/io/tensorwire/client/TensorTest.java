@@ -7,15 +7,17 @@ import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import net.jqwik.api.ForAll;
+import net.jqwik.api.Property;
+import net.jqwik.api.constraints.Size;
+
+import org.junit.jupiter.api.Test;
+
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.ReadOnlyBufferException;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
-import net.jqwik.api.ForAll;
-import net.jqwik.api.Property;
-import net.jqwik.api.constraints.Size;
-import org.junit.jupiter.api.Test;
 
 class TensorTest {
     @Test
@@ -34,8 +36,11 @@ class TensorTest {
                 assertThrows(IllegalArgumentException.class, () -> Tensor.of(new float[5], 2, 3));
         assertEquals("shape [2, 3] needs 6 float32 elements, found 5", error.getMessage());
         assertThrows(IllegalArgumentException.class, () -> Tensor.of(new long[1], -1));
-        assertThrows(IllegalArgumentException.class, () -> Tensor.of(new long[0], 1L << 40, 1L << 40));
-        assertThrows(IllegalArgumentException.class, () -> Tensor.wrap(DType.INT32, ByteBuffer.allocate(3), 1));
+        assertThrows(
+                IllegalArgumentException.class, () -> Tensor.of(new long[0], 1L << 40, 1L << 40));
+        assertThrows(
+                IllegalArgumentException.class,
+                () -> Tensor.wrap(DType.INT32, ByteBuffer.allocate(3), 1));
         assertEquals(0, Tensor.of(new long[0], 1L << 40, 0).size());
         assertEquals(0, Tensor.of(new float[] {1}).reshape().rank());
     }
@@ -44,7 +49,9 @@ class TensorTest {
     void elementsOfOtherDtypesAreRefusedInWords() {
         IllegalStateException error =
                 assertThrows(IllegalStateException.class, () -> Tensor.of(new long[1]).floats());
-        assertTrue(error.getMessage().contains("int64") && error.getMessage().contains("float32"), error.getMessage());
+        assertTrue(
+                error.getMessage().contains("int64") && error.getMessage().contains("float32"),
+                error.getMessage());
     }
 
     @Test
@@ -92,19 +99,26 @@ class TensorTest {
             float below = HalfFloats.fromFloat16((short) (bits - 1));
             float above = HalfFloats.fromFloat16((short) (bits + 1));
             double error = Math.abs((double) found - value);
-            assertTrue(!(Math.abs((double) below - value) < error), value + " is nearer to " + below);
-            assertTrue(!(Math.abs((double) above - value) < error), value + " is nearer to " + above);
+            assertTrue(
+                    !(Math.abs((double) below - value) < error), value + " is nearer to " + below);
+            assertTrue(
+                    !(Math.abs((double) above - value) < error), value + " is nearer to " + above);
         }
     }
 
     @Property(tries = 200)
-    void arraysComeBack(@ForAll float[] floats, @ForAll long[] longs, @ForAll @Size(max = 20) String[] text) {
+    void arraysComeBack(
+            @ForAll float[] floats, @ForAll long[] longs, @ForAll @Size(max = 20) String[] text) {
         assertArrayEquals(floats, Tensor.of(floats).floats());
         assertArrayEquals(longs, Tensor.of(longs).longs());
-        String[] valid = Arrays.stream(text)
-                .map(each -> new String(each.getBytes(StandardCharsets.UTF_8),
-                        StandardCharsets.UTF_8))
-                .toArray(String[]::new);
+        String[] valid =
+                Arrays.stream(text)
+                        .map(
+                                each ->
+                                        new String(
+                                                each.getBytes(StandardCharsets.UTF_8),
+                                                StandardCharsets.UTF_8))
+                        .toArray(String[]::new);
         assertArrayEquals(valid, Tensor.of(valid).strings());
     }
 }

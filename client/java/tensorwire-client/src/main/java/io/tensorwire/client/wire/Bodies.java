@@ -1,8 +1,9 @@
 package io.tensorwire.client.wire;
 
-import java.util.Map;
 import org.msgpack.value.Value;
 import org.msgpack.value.ValueFactory;
+
+import java.util.Map;
 
 /** What messages without tensors carry, and the extra of a request. */
 public final class Bodies {
@@ -21,17 +22,22 @@ public final class Bodies {
             return "";
         }
         try {
-            return Msgpack.read(raw, "error", unpacker -> {
-                String[] text = {""};
-                HeaderReader.readMap(unpacker, (key, value) -> {
-                    if (!key.equals("message")) {
-                        return false;
-                    }
-                    text[0] = value.unpackString();
-                    return true;
-                });
-                return text[0];
-            });
+            return Msgpack.read(
+                    raw,
+                    "error",
+                    unpacker -> {
+                        String[] text = {""};
+                        HeaderReader.readMap(
+                                unpacker,
+                                (key, value) -> {
+                                    if (!key.equals("message")) {
+                                        return false;
+                                    }
+                                    text[0] = value.unpackString();
+                                    return true;
+                                });
+                        return text[0];
+                    });
         } catch (ProtocolException error) {
             return UNREADABLE;
         }
@@ -45,13 +51,16 @@ public final class Bodies {
      * @return msgpack
      */
     public static byte[] call(String method, Map<String, Value> params) {
-        return Msgpack.write(packer -> {
-            packer.packMapHeader(params.isEmpty() ? 1 : 2).packString("method").packString(method);
-            if (!params.isEmpty()) {
-                packer.packString("params");
-                packMap(params).writeTo(packer);
-            }
-        });
+        return Msgpack.write(
+                packer -> {
+                    packer.packMapHeader(params.isEmpty() ? 1 : 2)
+                            .packString("method")
+                            .packString(method);
+                    if (!params.isEmpty()) {
+                        packer.packString("params");
+                        packMap(params).writeTo(packer);
+                    }
+                });
     }
 
     /**
@@ -75,30 +84,36 @@ public final class Bodies {
      * @return msgpack; empty if everything has its default
      */
     public static byte[] extra(
-            int priority, byte[] routingKey, Map<String, String> trace, Map<String, Value> metadata) {
+            int priority,
+            byte[] routingKey,
+            Map<String, String> trace,
+            Map<String, Value> metadata) {
         int keys = (priority == 0 ? 0 : 1) + count(routingKey) + count(trace) + count(metadata);
         if (keys == 0) {
             return new byte[0];
         }
-        return Msgpack.write(packer -> {
-            packer.packMapHeader(keys);
-            if (priority != 0) {
-                packer.packString("priority").packInt(priority);
-            }
-            if (routingKey != null) {
-                packer.packString("routing_key").packBinaryHeader(routingKey.length).writePayload(routingKey);
-            }
-            if (trace != null) {
-                packer.packString("trace").packMapHeader(trace.size());
-                for (Map.Entry<String, String> entry : trace.entrySet()) {
-                    packer.packString(entry.getKey()).packString(entry.getValue());
-                }
-            }
-            if (metadata != null) {
-                packer.packString("metadata");
-                packMap(metadata).writeTo(packer);
-            }
-        });
+        return Msgpack.write(
+                packer -> {
+                    packer.packMapHeader(keys);
+                    if (priority != 0) {
+                        packer.packString("priority").packInt(priority);
+                    }
+                    if (routingKey != null) {
+                        packer.packString("routing_key")
+                                .packBinaryHeader(routingKey.length)
+                                .writePayload(routingKey);
+                    }
+                    if (trace != null) {
+                        packer.packString("trace").packMapHeader(trace.size());
+                        for (Map.Entry<String, String> entry : trace.entrySet()) {
+                            packer.packString(entry.getKey()).packString(entry.getValue());
+                        }
+                    }
+                    if (metadata != null) {
+                        packer.packString("metadata");
+                        packMap(metadata).writeTo(packer);
+                    }
+                });
     }
 
     private static int count(Object value) {

@@ -1,12 +1,16 @@
 package io.tensorwire.client.wire;
 
 import io.tensorwire.client.DType;
+
+import org.msgpack.core.MessageUnpacker;
+
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
-import org.msgpack.core.MessageUnpacker;
 
-/** What request and reply headers have in common: a map whose unknown keys are skipped, and tensors. */
+/**
+ * What request and reply headers have in common: a map whose unknown keys are skipped, and tensors.
+ */
 final class HeaderReader {
     /** What stands under one key; gives whether the key was known. */
     @FunctionalInterface
@@ -28,7 +32,11 @@ final class HeaderReader {
     static List<TensorHeader> readTensors(MessageUnpacker unpacker) throws IOException {
         int count = unpacker.unpackArrayHeader();
         if (count > Prefix.MAX_TENSORS) {
-            throw new ProtocolException(count + " tensors in one message; at most " + Prefix.MAX_TENSORS + " are allowed");
+            throw new ProtocolException(
+                    count
+                            + " tensors in one message; at most "
+                            + Prefix.MAX_TENSORS
+                            + " are allowed");
         }
         List<TensorHeader> tensors = new ArrayList<>(count);
         for (int index = 0; index < count; index++) {
@@ -40,7 +48,10 @@ final class HeaderReader {
     private static TensorHeader readTensor(MessageUnpacker unpacker) throws IOException {
         int elements = unpacker.unpackArrayHeader();
         if (elements < 3) {
-            throw new ProtocolException("a tensor of the header has " + elements + " elements, expected name, dtype, shape");
+            throw new ProtocolException(
+                    "a tensor of the header has "
+                            + elements
+                            + " elements, expected name, dtype, shape");
         }
         String name = unpacker.unpackString();
         DType dtype = readDtype(name, unpacker.unpackString());

@@ -8,6 +8,7 @@ import java.util.Set;
 public final class Layout {
     /** Tensors of more bytes than this travel as frames of their own. */
     public static final long INLINE_LIMIT = 65_536;
+
     /** A place that stands for a frame of its own. */
     static final int FRAMED = -1;
 
@@ -27,8 +28,11 @@ public final class Layout {
         this.tensors = List.copyOf(tensors);
         this.rows = rows;
         if (tensors.size() > Prefix.MAX_TENSORS) {
-            throw new ProtocolException(tensors.size() + " tensors in one message; at most " + Prefix.MAX_TENSORS
-                    + " are allowed");
+            throw new ProtocolException(
+                    tensors.size()
+                            + " tensors in one message; at most "
+                            + Prefix.MAX_TENSORS
+                            + " are allowed");
         }
         Set<String> names = new HashSet<>();
         for (TensorHeader tensor : tensors) {
@@ -36,7 +40,8 @@ public final class Layout {
                 throw new ProtocolException("tensor name '" + tensor.name() + "' repeats");
             }
         }
-        this.fixed = !tensors.isEmpty() && tensors.stream().noneMatch(each -> each.dtype().isVariable());
+        this.fixed =
+                !tensors.isEmpty() && tensors.stream().noneMatch(each -> each.dtype().isVariable());
         this.rowExtent = tensors.stream().mapToLong(TensorHeader::extent).max().orElse(0);
     }
 
@@ -59,7 +64,8 @@ public final class Layout {
     }
 
     /**
-     * Whether small requests of this layout may share a message: it has rows, and elements of fixed size.
+     * Whether small requests of this layout may share a message: it has rows, and elements of fixed
+     * size.
      *
      * @return whether they may
      */
@@ -102,7 +108,8 @@ public final class Layout {
      */
     long[] places(long totalRows, long start, long inlineLimit) {
         if (rowExtent > 0 && totalRows > TensorHeader.MAX_TENSOR_BYTES / rowExtent) {
-            throw new ProtocolException("a tensor's shape is larger than any message (" + totalRows + " rows)");
+            throw new ProtocolException(
+                    "a tensor's shape is larger than any message (" + totalRows + " rows)");
         }
         long[] places = new long[tensors.size() + 1];
         long end = start;

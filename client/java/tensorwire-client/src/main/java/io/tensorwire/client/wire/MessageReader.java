@@ -2,6 +2,7 @@ package io.tensorwire.client.wire;
 
 import io.tensorwire.client.DType;
 import io.tensorwire.client.Tensor;
+
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.List;
@@ -47,7 +48,9 @@ public final class MessageReader {
      * @return its row count; 1 where the layout has no rows
      */
     public long rows(int request) {
-        return layout.rows() ? Integer.toUnsignedLong(head.getInt(prefix.bodyEnd() + 4 * request)) : 1;
+        return layout.rows()
+                ? Integer.toUnsignedLong(head.getInt(prefix.bodyEnd() + 4 * request))
+                : 1;
     }
 
     /**
@@ -74,11 +77,16 @@ public final class MessageReader {
 
     private void checkRows(int start) {
         if (!layout.rows() && prefix.count() != 1) {
-            throw new ProtocolException(prefix.count() + " requests in one message, but their tensors share no rows");
+            throw new ProtocolException(
+                    prefix.count() + " requests in one message, but their tensors share no rows");
         }
         if (start > head.limit()) {
             throw new ProtocolException(
-                    "head frame of " + head.limit() + " bytes has no room for " + prefix.count() + " row counts");
+                    "head frame of "
+                            + head.limit()
+                            + " bytes has no room for "
+                            + prefix.count()
+                            + " row counts");
         }
     }
 
@@ -99,10 +107,13 @@ public final class MessageReader {
             TensorHeader header = layout.tensors().get(tensor);
             long[] shape = header.shape(layout.rows() ? totalRows : -1);
             if (places[tensor] == Layout.FRAMED) {
-                read[tensor] = framedTensor(tensor, shape, header.elements() * totalRows, frames.get(framed++));
+                read[tensor] =
+                        framedTensor(
+                                tensor, shape, header.elements() * totalRows, frames.get(framed++));
             } else {
                 int nbytes = (int) layout.nbytes(tensor, totalRows);
-                ByteBuffer bytes = head.slice((int) places[tensor], nbytes).order(ByteOrder.LITTLE_ENDIAN);
+                ByteBuffer bytes =
+                        head.slice((int) places[tensor], nbytes).order(ByteOrder.LITTLE_ENDIAN);
                 read[tensor] = Tensor.wrap(header.dtype(), bytes, shape);
             }
         }
@@ -115,23 +126,35 @@ public final class MessageReader {
             wanted += places[tensor] == Layout.FRAMED ? 1 : 0;
         }
         if (frames != wanted) {
-            throw new ProtocolException(frames + " tensor frames arrived, the header describes " + wanted);
+            throw new ProtocolException(
+                    frames + " tensor frames arrived, the header describes " + wanted);
         }
         if (places[places.length - 1] != head.limit()) {
-            throw new ProtocolException("head frame has " + head.limit() + " bytes, its contents add up to "
-                    + places[places.length - 1]);
+            throw new ProtocolException(
+                    "head frame has "
+                            + head.limit()
+                            + " bytes, its contents add up to "
+                            + places[places.length - 1]);
         }
     }
 
     private Tensor framedTensor(int tensor, long[] shape, long elements, ByteBuffer frame) {
         TensorHeader header = layout.tensors().get(tensor);
         if (header.dtype().isVariable()) {
-            return Tensor.ofElements(header.dtype(), Varlen.decode(frame, elements, header.dtype() == DType.STRING), shape);
+            return Tensor.ofElements(
+                    header.dtype(),
+                    Varlen.decode(frame, elements, header.dtype() == DType.STRING),
+                    shape);
         }
         long nbytes = elements * header.dtype().itemSize();
         if (frame.limit() != nbytes) {
-            throw new ProtocolException("tensor '" + header.name() + "' has " + frame.limit()
-                    + " bytes, its shape and dtype need " + nbytes);
+            throw new ProtocolException(
+                    "tensor '"
+                            + header.name()
+                            + "' has "
+                            + frame.limit()
+                            + " bytes, its shape and dtype need "
+                            + nbytes);
         }
         return Tensor.wrap(header.dtype(), frame, shape);
     }

@@ -37,10 +37,16 @@ public final class MessageWriter {
      * @param layout of the tensors
      * @param rows per request; null where the layout has none
      * @param payloads the tensors
-     * @return the head frame, and the frames of the tensors that are not inline, each from 0 to its limit
+     * @return the head frame, and the frames of the tensors that are not inline, each from 0 to its
+     *     limit
      */
     public static List<ByteBuffer> write(
-            Prefix prefix, byte[] header, byte[] extra, Layout layout, int[] rows, Payloads payloads) {
+            Prefix prefix,
+            byte[] header,
+            byte[] extra,
+            Layout layout,
+            int[] rows,
+            Payloads payloads) {
         long totalRows = rows == null ? 1 : sum(rows);
         int start = prefix.bodyEnd() + (rows == null ? 0 : 4 * rows.length);
         long[] places = layout.places(totalRows, start, prefix.inlineLimit());
@@ -101,7 +107,8 @@ public final class MessageWriter {
 
     private static ByteBuffer allocate(long size) {
         if (size > Integer.MAX_VALUE) {
-            throw new ProtocolException("a frame of " + size + " bytes; at most " + Integer.MAX_VALUE + " can be sent");
+            throw new ProtocolException(
+                    "a frame of " + size + " bytes; at most " + Integer.MAX_VALUE + " can be sent");
         }
         return ByteBuffer.allocate((int) size).order(ByteOrder.LITTLE_ENDIAN);
     }

@@ -1,17 +1,18 @@
 package io.tensorwire.client.wire;
 
+import org.msgpack.value.Value;
+import org.msgpack.value.ValueFactory;
+
 import java.math.BigInteger;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
-import org.msgpack.value.Value;
-import org.msgpack.value.ValueFactory;
 
 /**
- * msgpack values as Java's own: null, Boolean, Long (BigInteger where it does not fit), Double, String, byte[], List and
- * Map.
+ * msgpack values as Java's own: null, Boolean, Long (BigInteger where it does not fit), Double,
+ * String, byte[], List and Map.
  */
 public final class PlainValues {
     private PlainValues() {}
@@ -34,7 +35,10 @@ public final class PlainValues {
             return ValueFactory.newFloat(((Number) plain).doubleValue());
         } else if (plain instanceof BigInteger integer) {
             return ValueFactory.newInteger(integer);
-        } else if (plain instanceof Long || plain instanceof Integer || plain instanceof Short || plain instanceof Byte) {
+        } else if (plain instanceof Long
+                || plain instanceof Integer
+                || plain instanceof Short
+                || plain instanceof Byte) {
             return ValueFactory.newInteger(((Number) plain).longValue());
         } else if (plain instanceof byte[] bytes) {
             return ValueFactory.newBinary(bytes);
@@ -45,8 +49,11 @@ public final class PlainValues {
             map.forEach((key, value) -> builder.put(packed(key), packed(value)));
             return builder.build();
         }
-        throw new IllegalArgumentException("a " + plain.getClass().getName() + " cannot be sent; expected null, a "
-                + "Boolean, a Number, a String, a byte[], or a List or Map of these");
+        throw new IllegalArgumentException(
+                "a "
+                        + plain.getClass().getName()
+                        + " cannot be sent; expected null, a "
+                        + "Boolean, a Number, a String, a byte[], or a List or Map of these");
     }
 
     /**
@@ -57,7 +64,9 @@ public final class PlainValues {
      */
     public static Map<String, Value> packedMap(Map<String, ?> plain) {
         Map<String, Value> packed = new LinkedHashMap<>();
-        plain.forEach((key, value) -> packed.put(Objects.requireNonNull(key, "a key is null"), packed(value)));
+        plain.forEach(
+                (key, value) ->
+                        packed.put(Objects.requireNonNull(key, "a key is null"), packed(value)));
         return packed;
     }
 
@@ -71,15 +80,18 @@ public final class PlainValues {
         return switch (packed.getValueType()) {
             case NIL -> null;
             case BOOLEAN -> packed.asBooleanValue().getBoolean();
-            case INTEGER -> packed.asIntegerValue().isInLongRange()
-                    ? (Object) packed.asIntegerValue().toLong()
-                    : packed.asIntegerValue().toBigInteger();
+            case INTEGER ->
+                    packed.asIntegerValue().isInLongRange()
+                            ? (Object) packed.asIntegerValue().toLong()
+                            : packed.asIntegerValue().toBigInteger();
             case FLOAT -> packed.asFloatValue().toDouble();
             case STRING -> packed.asStringValue().asString();
             case BINARY -> packed.asBinaryValue().asByteArray();
             case ARRAY -> packed.asArrayValue().list().stream().map(PlainValues::plain).toList();
             case MAP -> plainMap(packed.asMapValue().map());
-            case EXTENSION -> throw new ProtocolException("an extension type of msgpack; expected plain values");
+            case EXTENSION ->
+                    throw new ProtocolException(
+                            "an extension type of msgpack; expected plain values");
         };
     }
 

@@ -1,12 +1,13 @@
 package io.tensorwire.client.wire;
 
 import io.tensorwire.client.RpcException;
+
 import java.nio.ByteBuffer;
 import java.util.Optional;
 
 /**
- * The 48 bytes that every head frame begins with. 32-bit fields that need all their bits are longs; {@code id} and
- * {@code timeoutUs} are unsigned.
+ * The 48 bytes that every head frame begins with. 32-bit fields that need all their bits are longs;
+ * {@code id} and {@code timeoutUs} are unsigned.
  *
  * @param kind what the message is; a number, for there may be more kinds than {@link Kind} knows
  * @param flags ignored
@@ -34,25 +35,34 @@ public record Prefix(
         long computeUs) {
     /** Bytes of a prefix. */
     public static final int SIZE = 48;
+
     /** The protocol version. */
     public static final int VERSION = 1;
+
     /** The most requests in a message. */
     public static final int MAX_COUNT = 65_536;
+
     /** The most bytes of a header of a REQUEST or REPLY, and of an extra. */
     public static final int MAX_HEADER = 65_536;
+
     /** The most tensors in a message. */
     public static final int MAX_TENSORS = 256;
+
     /** The largest value of 32 bits. */
     public static final long MAX_U32 = 0xffff_ffffL;
+
     /** Inline tensors begin at multiples of this. */
     static final int ALIGNMENT = 16;
 
     /** "TWIR", little-endian. */
     private static final int MAGIC = 0x5249_5754;
+
     private static final int VERSION_AT = 4;
     private static final int ID_AT = 8;
+
     /** A frame of this size has an id. */
     private static final int ANSWERABLE_SIZE = 16;
+
     private static final int COUNT_AT = 24;
 
     /**
@@ -82,15 +92,18 @@ public record Prefix(
      *
      * @param head little-endian
      * @return the prefix
-     * @throws RpcException another protocol version; too short, wrong magic, or lengths over the limits or the frame
+     * @throws RpcException another protocol version; too short, wrong magic, or lengths over the
+     *     limits or the frame
      */
     public static Prefix read(ByteBuffer head) {
         if (head.limit() < SIZE) {
-            throw new ProtocolException("head frame has " + head.limit() + " bytes; a prefix alone has " + SIZE);
+            throw new ProtocolException(
+                    "head frame has " + head.limit() + " bytes; a prefix alone has " + SIZE);
         }
         if (head.getInt(0) != MAGIC) {
             throw new ProtocolException(
-                    String.format("magic is %08x, expected %08x (little-endian)", head.getInt(0), MAGIC));
+                    String.format(
+                            "magic is %08x, expected %08x (little-endian)", head.getInt(0), MAGIC));
         }
         if (head.get(VERSION_AT) != VERSION) {
             throw ProtocolException.otherVersion(Byte.toUnsignedInt(head.get(VERSION_AT)));
@@ -182,11 +195,22 @@ public record Prefix(
         boolean interned = kind == Kind.REQUEST.number() || kind == Kind.REPLY.number();
         if (interned && headerLen > MAX_HEADER || extraLen > MAX_HEADER) {
             throw new ProtocolException(
-                    "header of " + headerLen + " and extra of " + extraLen + " bytes; at most " + MAX_HEADER + " each");
+                    "header of "
+                            + headerLen
+                            + " and extra of "
+                            + extraLen
+                            + " bytes; at most "
+                            + MAX_HEADER
+                            + " each");
         }
         if (SIZE + headerLen + extraLen > head.limit()) {
-            throw new ProtocolException("header and extra of " + headerLen + " + " + extraLen
-                    + " bytes do not fit into a head frame of " + head.limit());
+            throw new ProtocolException(
+                    "header and extra of "
+                            + headerLen
+                            + " + "
+                            + extraLen
+                            + " bytes do not fit into a head frame of "
+                            + head.limit());
         }
     }
 
@@ -196,7 +220,10 @@ public record Prefix(
         }
         if (exceedsIds(id, count)) {
             throw new ProtocolException(
-                    count + " requests from id " + Long.toUnsignedString(id) + " on exceed the largest id");
+                    count
+                            + " requests from id "
+                            + Long.toUnsignedString(id)
+                            + " on exceed the largest id");
         }
     }
 

@@ -36,6 +36,9 @@ public final class ProtocolException extends RpcException {
     static RpcException otherVersion(int version) {
         return new RpcException(
                 StatusCode.UNIMPLEMENTED,
-                "protocol version " + version + " is not supported; this peer speaks " + Prefix.VERSION);
+                "protocol version "
+                        + version
+                        + " is not supported; this peer speaks "
+                        + Prefix.VERSION);
     }
 }

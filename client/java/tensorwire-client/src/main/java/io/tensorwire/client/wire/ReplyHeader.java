@@ -1,8 +1,9 @@
 package io.tensorwire.client.wire;
 
+import org.msgpack.core.MessageUnpacker;
+
 import java.io.IOException;
 import java.util.List;
-import org.msgpack.core.MessageUnpacker;
 
 /**
  * The header of a REPLY, decoded and validated once.
@@ -33,7 +34,8 @@ public record ReplyHeader(String model, long version, Layout outputs) {
         ReplyHeader read(MessageUnpacker unpacker) throws IOException {
             HeaderReader.readMap(unpacker, this::readEntry);
             return new ReplyHeader(
-                    required("model", model), required("version", version),
+                    required("model", model),
+                    required("version", version),
                     new Layout(required("outputs", outputs), rows));
         }
 

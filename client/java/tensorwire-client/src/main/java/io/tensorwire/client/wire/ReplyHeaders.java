@@ -7,7 +7,8 @@ import java.util.Map;
 /**
  * Decoded reply headers by their bytes, of bounded number and size; for one thread.
  *
- * <p>The header that was seen last costs one comparison, every other known one a look-up; neither allocates.
+ * <p>The header that was seen last costs one comparison, every other known one a look-up; neither
+ * allocates.
  */
 public final class ReplyHeaders {
     private static final int MAX_ENTRIES = 4096;

@@ -1,12 +1,17 @@
 package io.tensorwire.client.wire;
 
 import io.tensorwire.client.DType;
+
 import java.util.Arrays;
 
-/** One tensor in a header: {@code [name, dtype, shape]}; the shape lacks the rows where the header says so. */
+/**
+ * One tensor in a header: {@code [name, dtype, shape]}; the shape lacks the rows where the header
+ * says so.
+ */
 public final class TensorHeader {
     /** Tensors of more bytes exist nowhere; keeps arithmetic far from overflow. */
     static final long MAX_TENSOR_BYTES = 1L << 48;
+
     private static final int MAX_RANK = 31;
     private static final int VARIABLE_ELEMENT_SIZE = 8;
 
@@ -82,7 +87,9 @@ public final class TensorHeader {
         return elements;
     }
 
-    /** Its bytes with each 0 among its dimensions taken as 1; of one row, or of the whole tensor. */
+    /**
+     * Its bytes with each 0 among its dimensions taken as 1; of one row, or of the whole tensor.
+     */
     long extent() {
         return extent;
     }
@@ -90,17 +97,25 @@ public final class TensorHeader {
     /** Whether it has this shape, behind a first axis of rows or without one. */
     boolean matches(long[] whole, boolean rows) {
         int skipped = rows ? 1 : 0;
-        return Arrays.equals(shape, 0, shape.length, whole, skipped, Math.max(skipped, whole.length));
+        return Arrays.equals(
+                shape, 0, shape.length, whole, skipped, Math.max(skipped, whole.length));
     }
 
     private void checkShape() {
         if (shape.length > MAX_RANK) {
             throw new ProtocolException(
-                    "tensor '" + name + "' has " + shape.length + " dimensions; at most " + MAX_RANK + " are allowed");
+                    "tensor '"
+                            + name
+                            + "' has "
+                            + shape.length
+                            + " dimensions; at most "
+                            + MAX_RANK
+                            + " are allowed");
         }
         for (long dimension : shape) {
             if (dimension < 0 || dimension > MAX_TENSOR_BYTES) {
-                throw new ProtocolException("tensor '" + name + "' has an impossible shape " + Arrays.toString(shape));
+                throw new ProtocolException(
+                        "tensor '" + name + "' has an impossible shape " + Arrays.toString(shape));
             }
         }
     }
@@ -116,7 +131,11 @@ public final class TensorHeader {
     private long checkedExtent(long size, long factor) {
         if (factor > 0 && size > MAX_TENSOR_BYTES / factor) {
             throw new ProtocolException(
-                    "tensor '" + name + "' of shape " + Arrays.toString(shape) + " is larger than any message");
+                    "tensor '"
+                            + name
+                            + "' of shape "
+                            + Arrays.toString(shape)
+                            + " is larger than any message");
         }
         return size * factor;
     }

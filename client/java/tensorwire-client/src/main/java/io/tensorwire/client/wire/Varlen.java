@@ -7,7 +7,10 @@ import java.nio.charset.CharacterCodingException;
 import java.nio.charset.CharsetDecoder;
 import java.nio.charset.StandardCharsets;
 
-/** The payload of a tensor whose elements have any length: their lengths, then their bytes back to back. */
+/**
+ * The payload of a tensor whose elements have any length: their lengths, then their bytes back to
+ * back.
+ */
 public final class Varlen {
     private Varlen() {}
 
@@ -49,14 +52,19 @@ public final class Varlen {
     public static byte[][] decode(ByteBuffer payload, long count, boolean text) {
         if (payload.limit() < 4 * count) {
             throw new ProtocolException(
-                    "tensor of " + count + " elements of any length has only " + payload.limit() + " bytes");
+                    "tensor of "
+                            + count
+                            + " elements of any length has only "
+                            + payload.limit()
+                            + " bytes");
         }
         long end = 4 * count;
         for (int index = 0; index < count; index++) {
             end += Integer.toUnsignedLong(payload.getInt(4 * index));
         }
         if (end != payload.limit()) {
-            throw new ProtocolException("lengths add up to " + end + " bytes, payload has " + payload.limit());
+            throw new ProtocolException(
+                    "lengths add up to " + end + " bytes, payload has " + payload.limit());
         }
         return cut(payload, (int) count, text);
     }
@@ -82,7 +90,9 @@ public final class Varlen {
             CharBuffer decoded = utf8.decode(ByteBuffer.wrap(element));
             assert decoded.position() == 0;
         } catch (CharacterCodingException error) {
-            throw new ProtocolException("an element of a string tensor is not valid UTF-8: " + error.getMessage(), error);
+            throw new ProtocolException(
+                    "an element of a string tensor is not valid UTF-8: " + error.getMessage(),
+                    error);
         }
     }
 }

@@ -5,14 +5,16 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.tensorwire.client.RpcException;
-import java.nio.ByteBuffer;
-import java.util.HexFormat;
-import java.util.List;
-import java.util.Random;
+
 import net.jqwik.api.ForAll;
 import net.jqwik.api.Property;
 import net.jqwik.api.constraints.IntRange;
 import net.jqwik.api.constraints.Size;
+
+import java.nio.ByteBuffer;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Random;
 
 /** What is written is read again as it was, and no bytes do worse than being refused. */
 class CodecPropertiesTest {
@@ -24,13 +26,16 @@ class CodecPropertiesTest {
         assertEquals(written.prefix(), read.prefix());
         assertEquals("label", read.header().label());
         assertEquals(written.tensors(), read.body().tensors());
-        for (int request = 0; written.rows() != null && request < written.rows().length; request++) {
+        for (int request = 0;
+                written.rows() != null && request < written.rows().length;
+                request++) {
             assertEquals(written.rows()[request], read.body().rows(request));
         }
     }
 
     @Property(tries = 2000)
-    void anyBytesAreReadOrRefused(@ForAll @Size(max = 200) byte[] bytes, @ForAll @Size(max = 2) List<byte[]> more) {
+    void anyBytesAreReadOrRefused(
+            @ForAll @Size(max = 200) byte[] bytes, @ForAll @Size(max = 2) List<byte[]> more) {
         readAnything(Vector.buffer(bytes), more);
     }
 
@@ -73,7 +78,8 @@ class CodecPropertiesTest {
             byte[] header = Messages.replyHeader("m", version, "y");
             Prefix prefix = new Prefix(2, 0, 0, 1, 0, 1, header.length, 0, 0, 0, 0);
             ByteBuffer head = MessageWriter.write(prefix, header);
-            assertEquals(version, headers.get(head, prefix).version(), HexFormat.of().formatHex(header));
+            assertEquals(
+                    version, headers.get(head, prefix).version(), HexFormat.of().formatHex(header));
             assertEquals(version, headers.get(head, prefix).version());
             assertTrue(headers.size() <= 8);
         }

@@ -4,6 +4,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 
 import io.tensorwire.client.Python;
+
+import org.junit.jupiter.api.Test;
+
 import java.io.BufferedReader;
 import java.io.BufferedWriter;
 import java.nio.ByteBuffer;
@@ -11,18 +14,21 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import java.util.stream.Collectors;
-import org.junit.jupiter.api.Test;
 
-/** Messages that Java writes are read by the library in Python, and what that writes is read by Java. */
+/**
+ * Messages that Java writes are read by the library in Python, and what that writes is read by
+ * Java.
+ */
 class ExchangeTest {
     private static final int MESSAGES = 500;
 
     @Test
     void whatJavaWritesPythonReadsAndTheOtherWayRound() throws Exception {
         Random random = new Random(7);
-        Process python = new ProcessBuilder(Python.command("tests/java_exchange.py"))
-                .redirectError(ProcessBuilder.Redirect.INHERIT)
-                .start();
+        Process python =
+                new ProcessBuilder(Python.command("tests/java_exchange.py"))
+                        .redirectError(ProcessBuilder.Redirect.INHERIT)
+                        .start();
         try (BufferedWriter to = python.outputWriter();
                 BufferedReader from = python.inputReader()) {
             for (int number = 0; number < MESSAGES; number++) {
@@ -41,15 +47,17 @@ class ExchangeTest {
     }
 
     private static void check(RandomMessages message, String answer) {
-        List<ByteBuffer> frames = Arrays.stream(answer.split(" ", -1))
-                .map(frame -> Vector.buffer(Vector.bytes(frame)))
-                .toList();
+        List<ByteBuffer> frames =
+                Arrays.stream(answer.split(" ", -1))
+                        .map(frame -> Vector.buffer(Vector.bytes(frame)))
+                        .toList();
         Prefix prefix = Prefix.read(frames.get(0));
         ReplyHeader header = new ReplyHeaders().get(frames.get(0), prefix);
         assertEquals(message.prefix().id(), prefix.id());
         assertEquals(message.layout().rows(), header.outputs().rows());
         MessageReader reader =
-                new MessageReader(prefix, frames.get(0), frames.subList(1, frames.size()), header.outputs());
+                new MessageReader(
+                        prefix, frames.get(0), frames.subList(1, frames.size()), header.outputs());
         assertEquals(message.tensors(), reader.tensors());
         for (int request = 0; message.rows() != null && request < prefix.count(); request++) {
             assertEquals(message.rows()[request], reader.rows(request));

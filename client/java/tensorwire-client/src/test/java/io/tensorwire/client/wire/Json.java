@@ -3,8 +3,13 @@ package io.tensorwire.client.wire;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
+
 import io.tensorwire.client.DType;
 import io.tensorwire.client.Tensor;
+
+import org.msgpack.value.Value;
+import org.msgpack.value.ValueFactory;
+
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.HexFormat;
@@ -12,8 +17,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
-import org.msgpack.value.Value;
-import org.msgpack.value.ValueFactory;
 
 /** The vectors' JSON as messages, and messages as the vectors' JSON. */
 final class Json {
@@ -68,7 +71,8 @@ final class Json {
     }
 
     static byte[] errorBody(String text) {
-        Map<String, Value> body = text.isEmpty() ? Map.of() : Map.of("message", ValueFactory.newString(text));
+        Map<String, Value> body =
+                text.isEmpty() ? Map.of() : Map.of("message", ValueFactory.newString(text));
         return Msgpack.write(packer -> packed(body).writeTo(packer));
     }
 
@@ -135,8 +139,16 @@ final class Json {
         ArrayNode values = NODES.arrayNode();
         switch (tensor.dtype()) {
             case STRING -> List.of(tensor.strings()).forEach(values::add);
-            case BYTES -> List.of(tensor.elements().byteArrays()).forEach(
-                    each -> values.add(NODES.objectNode().put("hex", HexFormat.of().formatHex(each))));
+            case BYTES ->
+                    List.of(tensor.elements().byteArrays())
+                            .forEach(
+                                    each ->
+                                            values.add(
+                                                    NODES.objectNode()
+                                                            .put(
+                                                                    "hex",
+                                                                    HexFormat.of()
+                                                                            .formatHex(each))));
             case BOOL -> {
                 for (boolean each : tensor.elements().booleans()) {
                     values.add(each);
@@ -169,17 +181,24 @@ final class Json {
         }
     }
 
-    /** The tensor that a vector describes: from its values where Java has their type, else from its payload. */
+    /**
+     * The tensor that a vector describes: from its values where Java has their type, else from its
+     * payload.
+     */
     static Tensor tensor(JsonNode described) {
         DType dtype = DType.of(described.get("dtype").asText());
         long[] shape = longs(described.get("shape"));
         JsonNode values = described.get("values");
         if (dtype.isVariable()) {
-            byte[][] elements = Vector.elements(values)
-                    .map(each -> each.isTextual()
-                            ? each.asText().getBytes(StandardCharsets.UTF_8)
-                            : HexFormat.of().parseHex(each.get("hex").asText()))
-                    .toArray(byte[][]::new);
+            byte[][] elements =
+                    Vector.elements(values)
+                            .map(
+                                    each ->
+                                            each.isTextual()
+                                                    ? each.asText().getBytes(StandardCharsets.UTF_8)
+                                                    : HexFormat.of()
+                                                            .parseHex(each.get("hex").asText()))
+                            .toArray(byte[][]::new);
             return Tensor.ofElements(dtype, elements, shape);
         }
         float[] floats = new float[values.size()];
@@ -195,8 +214,12 @@ final class Json {
             case FLOAT64 -> Tensor.of(doubles, doubles.length).reshape(shape);
             case INT64 -> Tensor.of(longs(values), values.size()).reshape(shape);
             case INT32 -> Tensor.of(ints(values), values.size()).reshape(shape);
-            default -> Tensor.wrap(
-                    dtype, ByteBuffer.wrap(HexFormat.of().parseHex(described.get("payload").asText())), shape);
+            default ->
+                    Tensor.wrap(
+                            dtype,
+                            ByteBuffer.wrap(
+                                    HexFormat.of().parseHex(described.get("payload").asText())),
+                            shape);
         };
     }
 }

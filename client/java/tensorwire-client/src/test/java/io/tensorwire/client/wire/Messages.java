@@ -10,11 +10,18 @@ public final class Messages {
 
     /** The header of replies with one output, a float32 for each row. */
     public static byte[] replyHeader(String model, long version, String output) {
-        return Msgpack.write(packer -> {
-            packer.packMapHeader(3).packString("model").packString(model);
-            packer.packString("version").packLong(version).packString("outputs").packArrayHeader(1);
-            packer.packArrayHeader(3).packString(output).packString("float32").packArrayHeader(0);
-        });
+        return Msgpack.write(
+                packer -> {
+                    packer.packMapHeader(3).packString("model").packString(model);
+                    packer.packString("version")
+                            .packLong(version)
+                            .packString("outputs")
+                            .packArrayHeader(1);
+                    packer.packArrayHeader(3)
+                            .packString(output)
+                            .packString("float32")
+                            .packArrayHeader(0);
+                });
     }
 
     /** A reply of one row a request: 10 * (from + its index). */
@@ -22,18 +29,26 @@ public final class Messages {
         int[] rows = new int[prefix.count()];
         Arrays.fill(rows, 1);
         Layout layout = ReplyHeader.decode(header).outputs();
-        return MessageWriter.write(prefix, header, new byte[0], layout, rows, new MessageWriter.Payloads() {
-                    @Override
-                    public int pieces() {
-                        return prefix.count();
-                    }
+        return MessageWriter.write(
+                        prefix,
+                        header,
+                        new byte[0],
+                        layout,
+                        rows,
+                        new MessageWriter.Payloads() {
+                            @Override
+                            public int pieces() {
+                                return prefix.count();
+                            }
 
-                    @Override
-                    public ByteBuffer piece(int tensor, int piece) {
-                        ByteBuffer value = ByteBuffer.allocate(Float.BYTES).order(ByteOrder.LITTLE_ENDIAN);
-                        return value.putFloat(0, 10f * (from + piece));
-                    }
-                })
+                            @Override
+                            public ByteBuffer piece(int tensor, int piece) {
+                                ByteBuffer value =
+                                        ByteBuffer.allocate(Float.BYTES)
+                                                .order(ByteOrder.LITTLE_ENDIAN);
+                                return value.putFloat(0, 10f * (from + piece));
+                            }
+                        })
                 .get(0);
     }
 
@@ -41,5 +56,4 @@ public final class Messages {
     public static byte[] errorBody(String text) {
         return Json.errorBody(text);
     }
-
 }

@@ -1,22 +1,25 @@
 package io.tensorwire.client.wire;
 
 import io.tensorwire.client.RpcException;
+
+import org.msgpack.core.MessageUnpacker;
+import org.msgpack.value.Value;
+import org.msgpack.value.ValueType;
+
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import org.msgpack.core.MessageUnpacker;
-import org.msgpack.value.Value;
-import org.msgpack.value.ValueType;
 
 /** What a server reads: the half of the protocol that a client has no use for, for its tests. */
 final class ServerSide {
     private ServerSide() {}
 
     /** A decoded request. */
-    record Request(Prefix prefix, RequestHeader header, Map<String, Value> extra, MessageReader body) {}
+    record Request(
+            Prefix prefix, RequestHeader header, Map<String, Value> extra, MessageReader body) {}
 
     /** Reads and checks any message to a server; a Request, or null for other kinds. */
     static Request read(ByteBuffer head, List<ByteBuffer> frames) {
@@ -44,8 +47,10 @@ final class ServerSide {
 
     private static Request request(Prefix prefix, ByteBuffer head, List<ByteBuffer> frames) {
         RequestHeader header = header(bytes(head, Prefix.SIZE, prefix.headerLen()));
-        Map<String, Value> extra = extra(bytes(head, Prefix.SIZE + prefix.headerLen(), prefix.extraLen()));
-        return new Request(prefix, header, extra, new MessageReader(prefix, head, frames, header.inputs()));
+        Map<String, Value> extra =
+                extra(bytes(head, Prefix.SIZE + prefix.headerLen(), prefix.extraLen()));
+        return new Request(
+                prefix, header, extra, new MessageReader(prefix, head, frames, header.inputs()));
     }
 
     static RequestHeader header(byte[] raw) {
@@ -62,7 +67,9 @@ final class ServerSide {
 
         RequestHeader read(MessageUnpacker unpacker) throws IOException {
             HeaderReader.readMap(unpacker, this::entry);
-            if (model == null || inputs == null || version != null && (version < 0 || version > Prefix.MAX_U32)) {
+            if (model == null
+                    || inputs == null
+                    || version != null && (version < 0 || version > Prefix.MAX_U32)) {
                 throw new ProtocolException("a key is missing, or the version out of range");
             }
             return new RequestHeader(model, version, label, outputs, new Layout(inputs, rows));
@@ -71,7 +78,8 @@ final class ServerSide {
         private boolean entry(String key, MessageUnpacker unpacker) throws IOException {
             switch (key) {
                 case "model" -> model = unpacker.unpackString();
-                case "version" -> version = unpacker.tryUnpackNil() ? null : (Long) unpacker.unpackLong();
+                case "version" ->
+                        version = unpacker.tryUnpackNil() ? null : (Long) unpacker.unpackLong();
                 case "label" -> label = unpacker.tryUnpackNil() ? null : unpacker.unpackString();
                 case "outputs" -> outputs = unpacker.tryUnpackNil() ? null : strings(unpacker);
                 case "inputs" -> inputs = HeaderReader.readTensors(unpacker);
@@ -99,18 +107,24 @@ final class ServerSide {
         Map<String, Value> extra = map(raw, "extra");
         Value priority = extra.get("priority");
         if (priority != null
-                && !(priority.isIntegerValue() && List.of(0L, 1L).contains(priority.asIntegerValue().toLong()))) {
+                && !(priority.isIntegerValue()
+                        && List.of(0L, 1L).contains(priority.asIntegerValue().toLong()))) {
             throw new ProtocolException("priority " + priority + " is not known; expected 0 or 1");
         }
         expect(extra, "routing_key", ValueType.BINARY);
         expect(extra, "trace", ValueType.MAP);
         expect(extra, "metadata", ValueType.MAP);
         if (extra.containsKey("trace") && extra.get("trace").isMapValue()) {
-            extra.get("trace").asMapValue().map().forEach((key, value) -> {
-                if (!key.isStringValue() || !value.isStringValue()) {
-                    throw new ProtocolException("trace holds other things than strings");
-                }
-            });
+            extra.get("trace")
+                    .asMapValue()
+                    .map()
+                    .forEach(
+                            (key, value) -> {
+                                if (!key.isStringValue() || !value.isStringValue()) {
+                                    throw new ProtocolException(
+                                            "trace holds other things than strings");
+                                }
+                            });
         }
         return extra;
     }
@@ -133,16 +147,21 @@ final class ServerSide {
     }
 
     private static Map<String, Value> map(byte[] raw, String what) {
-        return Msgpack.read(raw, what, unpacker -> {
-            Map<String, Value> map = new HashMap<>();
-            for (int left = unpacker.unpackMapHeader(); left > 0; left--) {
-                map.put(unpacker.unpackString(), unpacker.unpackValue());
-            }
-            return map;
-        });
+        return Msgpack.read(
+                raw,
+                what,
+                unpacker -> {
+                    Map<String, Value> map = new HashMap<>();
+                    for (int left = unpacker.unpackMapHeader(); left > 0; left--) {
+                        map.put(unpacker.unpackString(), unpacker.unpackValue());
+                    }
+                    return map;
+                });
     }
 
-    /** What a receiver does with a message: {@code ok}, {@code dropped}, or {@code STATUS id count}. */
+    /**
+     * What a receiver does with a message: {@code ok}, {@code dropped}, or {@code STATUS id count}.
+     */
     static String outcome(ByteBuffer head, List<ByteBuffer> frames) {
         try {
             read(head, frames);
@@ -157,5 +176,4 @@ final class ServerSide {
                 .map(ids -> status + " " + Long.toUnsignedString(ids.first()) + " " + ids.count())
                 .orElse("dropped");
     }
-
 }

@@ -2,6 +2,7 @@ package io.tensorwire.client.wire;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -17,7 +18,8 @@ import java.util.stream.StreamSupport;
 
 /** One of the project's shared test vectors; tests/vectors/README.md says how they are laid out. */
 record Vector(String name, JsonNode json, List<byte[]> frames) {
-    private static final Path FOLDER = Path.of(System.getProperty("tensorwire.root", "../../.."), "tests", "vectors");
+    private static final Path FOLDER =
+            Path.of(System.getProperty("tensorwire.root", "../../.."), "tests", "vectors");
     private static final ObjectMapper MAPPER = new ObjectMapper();
 
     /** The vectors of some files. */
@@ -30,7 +32,8 @@ record Vector(String name, JsonNode json, List<byte[]> frames) {
             JsonNode document = MAPPER.readTree(FOLDER.resolve(file + ".json").toFile());
             List<Vector> found = new ArrayList<>();
             for (JsonNode json : document.get("vectors")) {
-                List<byte[]> frames = elements(json.get("frames")).map(frame -> bytes(frame.asText())).toList();
+                List<byte[]> frames =
+                        elements(json.get("frames")).map(frame -> bytes(frame.asText())).toList();
                 found.add(new Vector(file + "/" + json.get("name").asText(), json, frames));
             }
             if (found.isEmpty()) {

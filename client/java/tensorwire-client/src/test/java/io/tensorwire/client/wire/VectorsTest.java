@@ -5,10 +5,16 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import com.fasterxml.jackson.databind.JsonNode;
+
 import io.tensorwire.client.DType;
 import io.tensorwire.client.RpcException;
 import io.tensorwire.client.StatusCode;
 import io.tensorwire.client.Tensor;
+
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+import org.msgpack.value.Value;
+
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.HexFormat;
@@ -16,9 +22,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Stream;
-import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.MethodSource;
-import org.msgpack.value.Value;
 
 /** The project's shared vectors, byte for byte, in both directions. */
 class VectorsTest {
@@ -43,11 +46,13 @@ class VectorsTest {
     }
 
     static Stream<Vector> malformedForServers() {
-        return Vector.of("malformed").filter(vector -> vector.json().get("receiver").asText().equals("server"));
+        return Vector.of("malformed")
+                .filter(vector -> vector.json().get("receiver").asText().equals("server"));
     }
 
     static Stream<Vector> malformedForClients() {
-        return Vector.of("malformed").filter(vector -> vector.json().get("receiver").asText().equals("client"));
+        return Vector.of("malformed")
+                .filter(vector -> vector.json().get("receiver").asText().equals("client"));
     }
 
     @ParameterizedTest
@@ -75,7 +80,8 @@ class VectorsTest {
             assertEquals(vector.message().get("header").get("model").asText(), header.model());
             assertEquals(vector.message().get("header").get("version").asLong(), header.version());
             MessageReader reader =
-                    new MessageReader(prefix, vector.head(), vector.tensorFrames(), header.outputs());
+                    new MessageReader(
+                            prefix, vector.head(), vector.tensorFrames(), header.outputs());
             assertTensors(vector.message(), reader, header.outputs());
         }
         assertEquals(1, headers.size());
@@ -105,11 +111,13 @@ class VectorsTest {
         assertEquals(wanted.size(), reader.tensors().size());
         for (int index = 0; index < wanted.size(); index++) {
             Tensor tensor = reader.tensors().get(index);
-            assertEquals(wanted.get(index).get("name").asText(), layout.tensors().get(index).name());
+            assertEquals(
+                    wanted.get(index).get("name").asText(), layout.tensors().get(index).name());
             assertEquals(wanted.get(index).get("dtype").asText(), tensor.dtype().wireName());
             assertArrayEquals(Json.longs(wanted.get(index).get("shape")), tensor.shape());
             assertEquals(wanted.get(index).get("payload").asText(), Json.hex(tensor.data()));
-            assertEquals(wanted.get(index).get("values").toString(), Json.values(tensor).toString());
+            assertEquals(
+                    wanted.get(index).get("values").toString(), Json.values(tensor).toString());
         }
     }
 
@@ -128,16 +136,21 @@ class VectorsTest {
             tensors.add(Json.tensor(message.get("tensors").get(index)));
         }
         Layout layout = new Layout(headers, !message.get("rows").isNull());
-        byte[] header = request ? Json.requestHeader(message.get("header"), layout).encode()
-                : Json.replyHeader(message.get("header"), layout);
+        byte[] header =
+                request
+                        ? Json.requestHeader(message.get("header"), layout).encode()
+                        : Json.replyHeader(message.get("header"), layout);
         byte[] extra = Json.extra(message.get("extra"));
         Prefix prefix = Json.prefix(message, header.length, extra.length);
         int[] rows = layout.rows() ? Json.ints(message.get("rows")) : null;
         List<ByteBuffer> frames =
-                MessageWriter.write(prefix, header, extra, layout, rows, RandomMessages.whole(tensors));
+                MessageWriter.write(
+                        prefix, header, extra, layout, rows, RandomMessages.whole(tensors));
         assertEquals(vector.frames().size(), frames.size());
         for (int index = 0; index < frames.size(); index++) {
-            assertEquals(HexFormat.of().formatHex(vector.frames().get(index)), Json.hex(frames.get(index)));
+            assertEquals(
+                    HexFormat.of().formatHex(vector.frames().get(index)),
+                    Json.hex(frames.get(index)));
         }
     }
 
@@ -146,7 +159,9 @@ class VectorsTest {
     void errors(Vector vector) {
         Prefix prefix = Prefix.read(vector.head());
         assertPrefix(vector.message(), prefix);
-        byte[] body = ServerSide.bytes(vector.head(), Prefix.SIZE + prefix.headerLen(), prefix.extraLen());
+        byte[] body =
+                ServerSide.bytes(
+                        vector.head(), Prefix.SIZE + prefix.headerLen(), prefix.extraLen());
         String text = Bodies.errorText(body);
         assertEquals(vector.message().get("text").asText(), text);
         RpcException error = new RpcException(prefix.status(), text);
@@ -168,15 +183,27 @@ class VectorsTest {
         byte[] body = ServerSide.bytes(vector.head(), Prefix.SIZE, prefix.headerLen());
         byte[] written = body;
         if (prefix.is(Kind.CONTROL)) {
-            Map<String, Value> params = message.get("body").has("params")
-                    ? Json.ordered(message.get("body").get("params"))
-                    : new TreeMap<>();
+            Map<String, Value> params =
+                    message.get("body").has("params")
+                            ? Json.ordered(message.get("body").get("params"))
+                            : new TreeMap<>();
             written = Bodies.call(message.get("body").get("method").asText(), params);
         } else if (body.length > 0) {
             assertEquals(Json.value(message.get("body")), Bodies.result(body));
         }
-        Prefix same = new Prefix(
-                prefix.kind(), 0, 0, prefix.id(), prefix.timeoutUs(), prefix.count(), written.length, 0, 0, 0, 0);
+        Prefix same =
+                new Prefix(
+                        prefix.kind(),
+                        0,
+                        0,
+                        prefix.id(),
+                        prefix.timeoutUs(),
+                        prefix.count(),
+                        written.length,
+                        0,
+                        0,
+                        0,
+                        0);
         assertEquals(Json.hex(vector.head()), Json.hex(MessageWriter.write(same, written)));
     }
 
@@ -190,12 +217,16 @@ class VectorsTest {
     @MethodSource
     void malformedForClients(Vector vector) {
         ReplyHeaders headers = new ReplyHeaders();
-        for (int time = 0; time < 2; time++) { // a refused header must not be remembered as a good one
-            assertThrows(ProtocolException.class, () -> {
-                Prefix prefix = Prefix.read(vector.head());
-                Layout layout = headers.get(vector.head(), prefix).outputs();
-                new MessageReader(prefix, vector.head(), vector.tensorFrames(), layout);
-            });
+        for (int time = 0;
+                time < 2;
+                time++) { // a refused header must not be remembered as a good one
+            assertThrows(
+                    ProtocolException.class,
+                    () -> {
+                        Prefix prefix = Prefix.read(vector.head());
+                        Layout layout = headers.get(vector.head(), prefix).outputs();
+                        new MessageReader(prefix, vector.head(), vector.tensorFrames(), layout);
+                    });
         }
         assertEquals(outcome(vector), ServerSide.refusal(vector.head(), "failed"));
     }
