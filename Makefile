@@ -1,6 +1,6 @@
 # Everything here sets up what it needs first; only Python >= 3.11 must be there.
-#   make demo | test | lint | format | setup | wheel | wheels | clean
-#   make bench | bench-quick | bench-proofs | bench-locust | bench-peers | bench-triton | bench-import
+#   make demo | test | test-java | lint | format | setup | wheel | wheels | clean
+#   make bench | bench-quick | bench-proofs | bench-locust | bench-java | bench-jmh | bench-peers | bench-triton | bench-import
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -27,8 +27,8 @@ PEERS := grpc_cpp thrift_cpp
 PROOFS := bench-swap bench-malformed bench-overload bench-bad-peers bench-workers bench-front
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick bench-proofs $(PROOFS) bench-locust bench-peers bench-triton \
-	bench-import wheel wheels clean
+.PHONY: help setup demo test test-java lint format bench bench-quick bench-proofs $(PROOFS) bench-locust bench-peers bench-triton \
+	bench-import bench-java bench-jmh wheel wheels clean
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
@@ -40,6 +40,11 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist worksteal) $(ARGS)
+	@$(if $(ARGS),,.ci/java --optional "tests of the Java client" verify)
+
+# The Java client's own tests, which use the server of this environment, and its Javadoc.
+test-java: $(READY)
+	@.ci/java "tests of the Java client" verify
 
 lint: $(READY)
 	@$(STEP) "ruff check" $(BIN)/ruff check --quiet
@@ -103,6 +108,16 @@ bench-triton: $(READY)
 		--target build/peers/triton 'nvidia-pytriton==0.7.0' 'numpy<2' flatbuffers packaging protobuf \
 		onnxruntime==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')
 
+# The Java client beside grpc-java; needs a JDK and Maven, which fetches gRPC.
+bench-java: $(READY)
+	@.ci/java "building the Java benchmarks" -Pbench package -DskipTests
+	@$(BIN)/python -m tensorwire.bench java --check $(ARGS)
+
+# What writing and reading messages costs in Java.
+bench-jmh:
+	@.ci/java "building the Java benchmarks" -Pbench package -DskipTests
+	@java -cp 'client/java/bench/target/tensorwire-bench.jar:client/java/bench/target/lib/*' org.openjdk.jmh.Main CodecBenchmark $(ARGS)
+
 wheel: $(READY)
 	@$(STEP) "building dist/" $(BIN)/python -m build --no-isolation
 
@@ -116,7 +131,7 @@ wheels: $(READY)
 	done
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist out client/java/target client/java/*/target *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- set-up

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from .checks import expectations, verify
 from .models import CASE_OF_NAME
-from .processes import ChildError
+from .processes import ChildError, NotBuiltError
 from .proof_commands import add_proofs
 from .quick import CONCURRENCIES, plan, run
 from .report import as_text, render
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return options.run(options)
-    except ChildError as error:
+    except (ChildError, NotBuiltError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

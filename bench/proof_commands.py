@@ -1,5 +1,5 @@
 """The proofs on the command line: ``python -m tensorwire.bench swap``, ``malformed``, ``overload``,
-``bad-peers``, ``workers`` and ``front``.
+``bad-peers``, ``workers``, ``front`` and ``java``.
 
 Settings, models and processes are imported when a command runs.
 """
@@ -54,6 +54,7 @@ def add_proofs(commands: Commands) -> None:
         commands, "front", "what a request costs where it arrives, beside gRPC and bare sockets", _front
     )
     front.add_argument("--part", action="append", choices=_FRONT, help="only this one; may be repeated")
+    _add(commands, "java", "the Java client beside grpc-java", _java)
 
 
 def _add(commands: Commands, name: str, text: str, run: Callable[[Any], Proof]) -> argparse.ArgumentParser:
@@ -121,3 +122,9 @@ def _front(options: argparse.Namespace) -> Proof:
     from .parts import run
 
     return run("front", options.part or _FRONT, full=options.full)
+
+
+def _java(options: argparse.Namespace) -> Proof:
+    from .java import JavaSettings, run
+
+    return run(JavaSettings(rounds=20, duration=2.0) if options.full else JavaSettings())

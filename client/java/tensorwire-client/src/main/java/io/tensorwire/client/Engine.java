@@ -1,0 +1,208 @@
+package io.tensorwire.client;
+
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+import org.zeromq.ZMQ;
+
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.LongSupplier;
+
+/**
+ * The one thread that owns the socket: takes calls from the inbox, sends, receives, and watches
+ * deadlines.
+ */
+final class Engine {
+    private static final Logger LOG = LoggerFactory.getLogger(Engine.class);
+
+    /** However much arrives: calls that wait to be sent, and timeouts, have their turn. */
+    private static final int MESSAGES_A_TURN = 64;
+
+    private static final long NANOS_PER_MS = 1_000_000;
+
+    private final ClientOptions options;
+    private final LongSupplier clock;
+    private final Link link;
+    private final Inbox inbox;
+    private final Channel channel;
+    private final Receiver receiver;
+    private final Callbacks callbacks;
+    private final Thread thread;
+
+    /** What waits for a connection. */
+    private List<Outgoing> held = new ArrayList<>();
+
+    private boolean closing;
+
+    /** {@code clock}: nanoseconds of any origin, in the manner of {@link System#nanoTime}. */
+    Engine(ClientOptions options, LongSupplier clock, Callbacks callbacks) {
+        this.options = options;
+        this.clock = clock;
+        this.callbacks = callbacks;
+        this.link = new Link();
+        this.inbox = new Inbox(link::wake);
+        this.channel = new Channel(options.address(), options.fuse());
+        this.receiver = new Receiver(options.address(), channel.pending());
+        this.thread = new Thread(this::work, "tensorwire-client");
+        this.thread.setDaemon(true);
+    }
+
+    /** Connects, and starts the thread. */
+    void start() {
+        try {
+            link.connect(options);
+        } catch (RuntimeException error) {
+            link.close();
+            throw error;
+        }
+        thread.start();
+    }
+
+    Channel channel() {
+        return channel;
+    }
+
+    /** Hand a task over; fails it if the client was closed. Any thread. */
+    void submit(Task task) {
+        if (!inbox.add(task)) {
+            task.abandon(closed());
+        }
+    }
+
+    /**
+     * Fail what is pending, and end the thread; waits for that unless it is that thread that asks.
+     */
+    void close() {
+        submit(
+                new Task() {
+                    @Override
+                    void run(Engine engine) {
+                        engine.closing = true;
+                    }
+                });
+        boolean interrupted = false;
+        while (thread != Thread.currentThread() && thread.isAlive()) {
+            try {
+                thread.join();
+            } catch (InterruptedException error) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Give a call up, as soon as the I/O thread comes to it. */
+    void cancel(Call call) {
+        submit(
+                new Task() {
+                    @Override
+                    void run(Engine engine) {
+                        ByteBuffer message =
+                                channel.cancel(
+                                        call,
+                                        Failure.of(StatusCode.CANCELLED, "the call was cancelled"));
+                        if (message != null) {
+                            link.send(List.of(message));
+                        }
+                    }
+                });
+    }
+
+    // ---------------------------------------------------------------- the thread
+
+    private void work() {
+        Failure why = closed();
+        try {
+            while (!closing) {
+                turn();
+            }
+        } catch (RuntimeException | Error error) {
+            LOG.error("the I/O thread of the client of {} failed", options.address(), error);
+            why = Failure.of(StatusCode.INTERNAL, "the client's I/O thread failed: " + error);
+        } finally {
+            shutDown(why);
+        }
+    }
+
+    private void turn() {
+        link.observe(this::connectionChanged);
+        inbox.drain(task -> task.run(this));
+        flush();
+        // Also after every send, which can swallow the sign that something has arrived.
+        boolean more = link.receive(MESSAGES_A_TURN, receiver::receive);
+        if (channel.expire(clock.getAsLong())) {
+            held.removeIf(message -> message.envelope().open() == 0);
+        }
+        callbacks.flush();
+        if (!more && !closing) {
+            sleep();
+        }
+    }
+
+    private void flush() {
+        long now = clock.getAsLong();
+        if (!held.isEmpty() && channel.isConnected()) {
+            List<Outgoing> waited = held;
+            held = new ArrayList<>();
+            for (Outgoing message : waited) {
+                if (message.envelope().open() > 0) {
+                    message.refresh(now);
+                    send(message);
+                }
+            }
+        }
+        for (Outgoing message : channel.flush(now)) {
+            send(message);
+        }
+    }
+
+    private void send(Outgoing message) {
+        if (channel.isConnected() && link.send(message.frames())) {
+            message.envelope().markSent();
+        } else {
+            held.add(message);
+        }
+    }
+
+    private void sleep() {
+        long deadline = channel.pending().nextDeadline();
+        long left = deadline == Call.NO_TIMEOUT ? 0 : deadline - clock.getAsLong();
+        if (deadline != Call.NO_TIMEOUT && left <= 0) {
+            return;
+        }
+        if (inbox.park()) {
+            link.sleep((left + NANOS_PER_MS - 1) / NANOS_PER_MS);
+        }
+    }
+
+    private void connectionChanged(int event) {
+        if (event == ZMQ.EVENT_HANDSHAKE_PROTOCOL) {
+            LOG.debug("connected to {}", options.address());
+            channel.connected();
+        } else if (event == ZMQ.EVENT_DISCONNECTED) {
+            LOG.debug("the connection to {} was lost", options.address());
+            // A server that stops answers what is in flight and closes: both may be here to be
+            // read.
+            while (link.receive(MESSAGES_A_TURN, receiver::receive)) {
+                LOG.trace("reading what had come before");
+            }
+            channel.disconnected();
+        } else {
+            channel.retried();
+        }
+    }
+
+    private void shutDown(Failure why) {
+        inbox.close(task -> task.abandon(why));
+        channel.failAll(why);
+        callbacks.close(options.callbackExecutor() == null);
+        link.close();
+    }
+
+    private static Failure closed() {
+        return Failure.of(StatusCode.UNAVAILABLE, "the client was closed");
+    }
+}

@@ -1,0 +1,179 @@
+package io.tensorwire.client;
+
+import org.zeromq.SocketType;
+import org.zeromq.ZMQ;
+import org.zeromq.ZMQException;
+
+import zmq.Msg;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.channels.SelectionKey;
+import java.nio.channels.Selector;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.BiConsumer;
+import java.util.function.IntConsumer;
+
+/**
+ * The DEALER, and what its owner sleeps at. I/O thread only, but for {@link #wake}.
+ *
+ * <p>JeroMQ's poller cannot wait for a Java queue. Its sockets say through a channel that something
+ * has happened, so a selector of our own waits for that, and {@link Selector#wakeup} is what other
+ * threads wake it with: one write to an event descriptor, and none if it has been woken already. A
+ * socket of {@code inproc://} would cost messages, and must not be shared by threads; writing to a
+ * pipe would close it if the calling thread was interrupted.
+ */
+final class Link implements AutoCloseable {
+    private static final int HEARTBEAT_MS = 5_000;
+    private static final int HEARTBEAT_TIMEOUT_MS = 20_000;
+    private static final int HANDSHAKE_MS = 5_000;
+    private static final String MONITOR = "inproc://tensorwire-monitor";
+    private static final int EVENTS =
+            ZMQ.EVENT_HANDSHAKE_PROTOCOL | ZMQ.EVENT_DISCONNECTED | ZMQ.EVENT_CONNECT_RETRIED;
+
+    private final Selector selector;
+    private final ZMQ.Context context;
+    private ZMQ.Socket socket;
+    private ZMQ.Socket monitor;
+
+    /** Makes nothing but the selector: other threads may wake it before there is a socket. */
+    Link() {
+        try {
+            selector = Selector.open();
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+        context = ZMQ.context(1);
+    }
+
+    /**
+     * Begin to connect.
+     *
+     * @throws RpcException INVALID_ARGUMENT: it is no address
+     */
+    void connect(ClientOptions options) {
+        socket = context.socket(SocketType.DEALER);
+        socket.setLinger(0);
+        // What waits is bounded by timeouts; a send must never block.
+        socket.setSndHWM(0);
+        socket.setRcvHWM(0);
+        // Nothing is queued for a connection that does not stand: what waits for it is ours, and
+        // can time out.
+        socket.setImmediate(false);
+        socket.setReconnectIVL((int) options.reconnectMin().toMillis());
+        socket.setReconnectIVLMax((int) options.reconnectMax().toMillis());
+        socket.setHeartbeatIvl(HEARTBEAT_MS);
+        socket.setHeartbeatTimeout(HEARTBEAT_TIMEOUT_MS);
+        socket.setTCPKeepAlive(1);
+        socket.setHandshakeIvl(HANDSHAKE_MS);
+        // Before it connects: a monitor that is made later can miss that the connection stands.
+        socket.monitor(MONITOR, EVENTS);
+        monitor = context.socket(SocketType.PAIR);
+        monitor.connect(MONITOR);
+        try {
+            socket.getFD().register(selector, SelectionKey.OP_READ);
+            monitor.getFD().register(selector, SelectionKey.OP_READ);
+            socket.connect(options.address());
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        } catch (IllegalArgumentException | ZMQException error) {
+            throw new RpcException(
+                    StatusCode.INVALID_ARGUMENT,
+                    "cannot connect to '"
+                            + options.address()
+                            + "': "
+                            + error.getMessage()
+                            + "; expected tcp://HOST:PORT");
+        }
+    }
+
+    /** Tell what has happened to the connection: events of {@link ZMQ}. */
+    void observe(IntConsumer events) {
+        for (ZMQ.Event event = ZMQ.Event.recv(monitor, ZMQ.DONTWAIT);
+                event != null;
+                event = ZMQ.Event.recv(monitor, ZMQ.DONTWAIT)) {
+            events.accept(event.getEvent());
+        }
+    }
+
+    /**
+     * Send a message, each frame from 0 to its limit; false if there is no connection to send it
+     * through.
+     */
+    boolean send(List<ByteBuffer> frames) {
+        int last = frames.size() - 1;
+        for (int index = 0; index <= last; index++) {
+            int flags = ZMQ.DONTWAIT | (index == last ? 0 : ZMQ.SNDMORE);
+            if (!socket.base().send(new Msg(frames.get(index)), flags) && index == 0) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    /** Read so many messages at most; whether there may be more. */
+    boolean receive(int limit, BiConsumer<ByteBuffer, List<ByteBuffer>> reader) {
+        for (int read = 0; read < limit; read++) {
+            Msg head = socket.base().recv(ZMQ.DONTWAIT);
+            if (head == null) {
+                return false;
+            }
+            reader.accept(bytes(head), head.hasMore() ? readFrames() : List.of());
+        }
+        return true;
+    }
+
+    private List<ByteBuffer> readFrames() {
+        List<ByteBuffer> frames = new ArrayList<>();
+        Msg frame;
+        do {
+            // The parts of a message arrive together.
+            frame = socket.base().recv(ZMQ.DONTWAIT);
+            frames.add(bytes(frame));
+        } while (frame.hasMore());
+        return frames;
+    }
+
+    private static ByteBuffer bytes(Msg frame) {
+        return frame.buf().clear().order(ByteOrder.LITTLE_ENDIAN);
+    }
+
+    /**
+     * Sleep until something happens, {@link #wake} is called or the time is over; 0: there is no
+     * such time.
+     */
+    void sleep(long milliseconds) {
+        try {
+            selector.select(milliseconds);
+            selector.selectedKeys().clear();
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+
+    /** End the sleep, or the next one; any thread. */
+    void wake() {
+        selector.wakeup();
+    }
+
+    @Override
+    public void close() {
+        if (socket != null) {
+            socket.monitor(null, 0);
+            socket.close();
+        }
+        if (monitor != null) {
+            monitor.setLinger(0);
+            monitor.close();
+        }
+        context.term();
+        try {
+            selector.close();
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+package io.tensorwire.client;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.tensorwire.client.wire.Kind;
+import io.tensorwire.client.wire.MessageWriter;
+import io.tensorwire.client.wire.Prefix;
+
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+import java.nio.ByteBuffer;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+
+/** Against a server that does what a real one does seldom, or never. */
+class ClientTest {
+    private static final Map<String, Tensor> ONE = Map.of("x", Tensor.of(new float[] {1}));
+
+    private FakeServer server = new FakeServer();
+    private TensorwireClient client =
+            TensorwireClient.builder(server.address).timeout(Duration.ofSeconds(20)).connect();
+
+    @AfterEach
+    void close() {
+        client.close();
+        server.close();
+        Threads.assertNone();
+    }
+
+    /** So many calls that are in the inbox before the connection stands, and so travel together. */
+    private List<CompletableFuture<Map<String, Tensor>>> together(int count) {
+        client.close();
+        String address = server.address;
+        server.close();
+        client = TensorwireClient.builder(address).timeout(Duration.ofSeconds(20)).connect();
+        List<CompletableFuture<Map<String, Tensor>>> futures = new ArrayList<>();
+        Engines.pause(
+                client,
+                () -> {
+                    for (int call = 0; call < count; call++) {
+                        futures.add(client.predictAsync("m", ONE));
+                    }
+                });
+        server = new FakeServer(address);
+        return futures;
+    }
+
+    private static float value(CompletableFuture<Map<String, Tensor>> future) throws Exception {
+        return future.get(20, TimeUnit.SECONDS).get("y").floats()[0];
+    }
+
+    private static RpcException failure(CompletableFuture<?> future) {
+        ExecutionException failed =
+                assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
+        return assertInstanceOf(RpcException.class, failed.getCause());
+    }
+
+    @Test
+    void callsThatWaitTogetherTravelTogetherAndTheAnswerMayComeInParts() throws Exception {
+        List<CompletableFuture<Map<String, Tensor>>> futures = together(5);
+        FakeServer.Received request = server.receive();
+        assertEquals(5, request.prefix().count());
+        server.reply(request, 3, 2);
+        server.fail(request, 2, 1, 14);
+        server.reply(request, 0, 2);
+        assertEquals(30f, value(futures.get(3)));
+        assertEquals(40f, value(futures.get(4)));
+        assertEquals(0f, value(futures.get(0)));
+        assertEquals(10f, value(futures.get(1)));
+        assertEquals(StatusCode.UNAVAILABLE, failure(futures.get(2)).status());
+    }
+
+    @Test
+    void whatWaitedForAConnectionIsSentWithWhatRemainsOfItsTimeout() throws Exception {
+        List<CompletableFuture<Map<String, Tensor>>> futures = together(1);
+        FakeServer.Received request = server.receive();
+        assertTrue(request.prefix().timeoutUs() < 20_000_000, request.prefix().toString());
+        assertTrue(request.prefix().timeoutUs() > 0, request.prefix().toString());
+        server.reply(request, 0, 1);
+        assertEquals(0f, value(futures.get(0)));
+    }
+
+    @Test
+    void unknownCodesArePreserved() {
+        CompletableFuture<Map<String, Tensor>> future = client.predictAsync("m", ONE);
+        server.fail(server.receive(), 0, 1, 99);
+        RpcException error = failure(future);
+        assertEquals(99, error.code());
+        assertEquals(StatusCode.UNRECOGNIZED, error.status());
+        assertEquals("CODE_99: no", error.getMessage());
+    }
+
+    @Test
+    void aReplyThatCannotBeReadFailsItsCallAndNoOther() throws Exception {
+        CompletableFuture<Map<String, Tensor>> bad = client.predictAsync("m", ONE);
+        FakeServer.Received first = server.receive();
+        Prefix prefix =
+                new Prefix(Kind.REPLY.number(), 0, 0, first.prefix().id(), 0, 1, 1, 0, 0, 0, 0);
+        server.send(first.peer(), MessageWriter.write(prefix, new byte[] {(byte) 0xc1}));
+        RpcException error = failure(bad);
+        assertEquals(StatusCode.UNKNOWN, error.status());
+        assertTrue(error.description().contains("cannot be read"), error.description());
+        server.send(first.peer(), ByteBuffer.wrap(new byte[3])); // nobody's
+        CompletableFuture<Map<String, Tensor>> good = client.predictAsync("m", ONE);
+        server.reply(server.receive(), 0, 1);
+        assertEquals(0f, value(good));
+    }
+
+    @Test
+    void answersThatNobodyWaitsForAreIgnored() throws Exception {
+        CompletableFuture<Map<String, Tensor>> future = client.predictAsync("m", ONE);
+        FakeServer.Received request = server.receive();
+        server.reply(request, 0, 3); // more than were asked
+        server.reply(request, 7, 1);
+        server.reply(request, 0, 1);
+        server.reply(request, 0, 1); // answered before
+        assertEquals(0f, value(future));
+    }
+
+    @Test
+    void silenceEndsWithTheTimeout() {
+        PredictOptions options = PredictOptions.DEFAULT.withTimeout(Duration.ofMillis(50));
+        client.predictAsync("m", ONE);
+        server.receive(); // the connection stands
+        RpcException error =
+                assertThrows(RpcException.class, () -> client.predict("m", ONE, options));
+        assertEquals(StatusCode.DEADLINE_EXCEEDED, error.status());
+        assertTrue(error.description().contains("within 0.05 s"), error.description());
+    }
+
+    @Test
+    void withoutAServerTheTimeoutSaysSo() {
+        String address = server.address;
+        client.close();
+        server.close();
+        client = TensorwireClient.builder(address).timeout(Duration.ofMillis(100)).connect();
+        RpcException error = assertThrows(RpcException.class, () -> client.predict("m", ONE));
+        assertEquals(StatusCode.UNAVAILABLE, error.status());
+        assertTrue(error.description().contains("is the server running?"), error.description());
+        server = new FakeServer();
+    }
+
+    @Test
+    void callsWithOtherOptionsTravelAlone() {
+        client.predictAsync("m", ONE, PredictOptions.DEFAULT.withRoutingKey("a"));
+        assertTrue(server.receive().prefix().extraLen() > 0);
+        client.predictAsync("m", Map.of("x", Tensor.of(new float[20_000])));
+        FakeServer.Received large = server.receive();
+        assertEquals(1, large.frames().size());
+        assertEquals(80_000, large.frames().get(0).limit());
+    }
+
+    @Test
+    void closingFailsWhatIsPendingAndWhatComesAfter() {
+        CompletableFuture<Map<String, Tensor>> pending = client.predictAsync("m", ONE);
+        server.receive();
+        client.close();
+        assertEquals(StatusCode.UNAVAILABLE, failure(pending).status());
+        RpcException error = assertThrows(RpcException.class, () -> client.predict("m", ONE));
+        assertEquals("the client was closed", error.description());
+        client.close();
+    }
+
+    @Test
+    void aCallbackMayCallAndCloseTheClient() throws Exception {
+        CompletableFuture<float[]> second =
+                client.predictAsync("m", ONE)
+                        .thenApply(outputs -> client.predict("m", ONE).get("y").floats())
+                        .whenComplete((found, error) -> client.close());
+        server.reply(server.receive(), 0, 1);
+        server.reply(server.receive(), 0, 1);
+        assertArrayEquals(new float[] {0}, second.get(20, TimeUnit.SECONDS));
+    }
+
+    @Test
+    void badAddressesAndSettingsAreRefused() {
+        RpcException error =
+                assertThrows(RpcException.class, () -> TensorwireClient.connect("nonsense"));
+        assertEquals(StatusCode.INVALID_ARGUMENT, error.status());
+        assertTrue(error.description().contains("expected tcp://HOST:PORT"), error.description());
+        assertThrows(RpcException.class, () -> TensorwireClient.connect("ipc:///tmp/server"));
+        assertThrows(RpcException.class, () -> TensorwireClient.connect("tcp://127.0.0.1"));
+        ClientBuilder builder = TensorwireClient.builder(server.address).timeout(Duration.ZERO);
+        assertThrows(IllegalArgumentException.class, builder::connect);
+        assertThrows(IllegalArgumentException.class, () -> PredictOptions.DEFAULT.withVersion(-1));
+    }
+}

@@ -1,0 +1,34 @@
+package io.tensorwire.client;
+
+import java.util.concurrent.CountDownLatch;
+
+/** Reaches into a client: holds its I/O thread, so that what is called meanwhile gathers. */
+final class Engines {
+    private Engines() {}
+
+    static void pause(TensorwireClient client, Runnable meanwhile) {
+        CountDownLatch entered = new CountDownLatch(1);
+        CountDownLatch held = new CountDownLatch(1);
+        client.engine()
+                .submit(
+                        new Task() {
+                            @Override
+                            void run(Engine engine) {
+                                entered.countDown();
+                                await(held);
+                            }
+                        });
+        // What is called from now on is taken out of the inbox at once, behind this task.
+        await(entered);
+        meanwhile.run();
+        held.countDown();
+    }
+
+    private static void await(CountDownLatch latch) {
+        try {
+            latch.await();
+        } catch (InterruptedException error) {
+            throw new IllegalStateException(error);
+        }
+    }
+}
