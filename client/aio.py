@@ -164,8 +164,7 @@ class AsyncClient:
         loop = self._loop or self._connect()
         call: asyncio.Future[Any] = loop.create_future()
         limit = resolved(timeout, self._timeout)
-        frame = self._channel.control(call, method, dict(params or {}), limit, time.monotonic())
-        self._ready_link().send((frame,))
+        self._ready_link().control(call, method, dict(params or {}), limit, time.monotonic())
         self._after_send()
         return await call
 
@@ -244,7 +243,5 @@ class AsyncClient:
             self._link.observe()
 
     def _cancel(self, envelope: Envelope, call: asyncio.Future[Any]) -> None:
-        frame = self._channel.cancel(envelope, call)
-        if frame is not None and self._link is not None:
-            self._link.send((frame,))
+        if self._link is not None and self._link.cancel(envelope, call):
             self._after_send()

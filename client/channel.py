@@ -105,14 +105,14 @@ class Channel:
 
     def control(
         self, call: Call, method: str, params: dict[str, Any], timeout: float | None, now: float
-    ) -> bytes:
-        """The frame of a control call, which is pending from now on."""
+    ) -> Envelope:
+        """An envelope for a control call, which is pending from now on; its one frame is to be sent."""
         envelope = Envelope(None, timeout)
         envelope.calls.append(call)
         body = encode_body(ControlCall(method, params))
-        return build_control(
-            Kind.CONTROL, self.pending.add(envelope, now), body, timeout_us=timeout_us(timeout)
-        )
+        first_id = self.pending.add(envelope, now)
+        envelope.arrays = [build_control(Kind.CONTROL, first_id, body, timeout_us=timeout_us(timeout))]
+        return envelope
 
     def cancel(self, envelope: Envelope, call: Call) -> bytes | None:
         """Give up a call; the CANCEL to send, or None if it was answered, or not sent, meanwhile."""

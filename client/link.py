@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -21,6 +22,8 @@ _NOBLOCK: Final = int(zmq.NOBLOCK)
 _SEND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: pyzmq copies shorter frames anyway.
 _ZERO_COPY_NBYTES: Final = 65_536
+#: So many messages may wait for a connection before those that nobody waits for any more are looked for.
+_SWEEP_FROM: Final = 64
 
 
 class Link:
@@ -41,6 +44,10 @@ class Link:
         self._poster = make_poster(self._socket)
         #: Large frames were sent, and their memory may be kept still.
         self._unsettled = False
+        #: What waits for a connection. In ZeroMQ's own queue it would outlive its timeout, and a server that
+        #: comes back would be asked for all that nobody waits for any more.
+        self._held: list[Envelope] = []
+        self._sweep_at = _SWEEP_FROM
         self.fd = descriptor(self._socket)
         self.monitor_fd = descriptor(self._monitor)
         try:
@@ -86,19 +93,43 @@ class Link:
             raise
         return envelope
 
+    def control(
+        self, call: Call, method: str, params: dict[str, Any], timeout: float | None, now: float
+    ) -> None:
+        """Send a control call."""
+        self._dispatch(self._channel.control(call, method, params, timeout, now))
+
+    def cancel(self, envelope: Envelope, call: Call) -> bool:
+        """Give up a call; whether a message was sent."""
+        frame = self._channel.cancel(envelope, call)
+        # Without a connection what is pending has not been sent.
+        if frame is None or self._channel.down is not None:
+            return False
+        self.send((frame,))
+        return True
+
     def flush(self, now: float) -> None:
         """Send all calls that were added to the channel."""
         channel = self._channel
         for envelope in channel.flush(now):
-            try:
-                self._dispatch(envelope)
-            except RpcError as error:
-                # An element of a bytes or string tensor can be wrong; nothing of the message was sent.
-                channel.drop(envelope, error)
+            self._dispatch_or_drop(envelope)
+
+    def _dispatch_or_drop(self, envelope: Envelope) -> None:
+        try:
+            self._dispatch(envelope)
+        except RpcError as error:
+            # An element of a bytes or string tensor can be wrong; nothing of the message was sent.
+            self._channel.drop(envelope, error)
 
     def _dispatch(self, envelope: Envelope) -> None:
-        template: Template = envelope.template
+        if self._channel.down is not None:
+            self._hold(envelope)
+            return
+        template: Template | None = envelope.template
         try:
+            if template is None:
+                self.send(envelope.arrays)
+                return
             if self._poster is not None:
                 tail = tail_of(template, envelope.timeout)
                 if tail and self._poster.post(envelope.number, tail, template.nbytes, envelope.arrays):
@@ -108,6 +139,31 @@ class Link:
             self.send(encode(envelope))
         finally:
             envelope.arrays = []
+
+    def _hold(self, envelope: Envelope) -> None:
+        """Keep a message until there is a connection."""
+        if len(self._held) >= self._sweep_at:
+            waiting = self._channel.pending.envelopes
+            self._held = [held for held in self._held if held.number in waiting]
+            self._sweep_at = max(_SWEEP_FROM, 2 * len(self._held))
+        if envelope.template is not None:
+            # Whoever has called may write into them before they are sent.
+            envelope.arrays = [array.copy() for array in envelope.arrays]
+        self._held.append(envelope)
+
+    def _release(self) -> None:
+        """Send what was kept and is still waited for, with what is left of its time."""
+        held, self._held = self._held, []
+        waiting, now = self._channel.pending.envelopes, time.monotonic()
+        for envelope in held:
+            if envelope.number not in waiting:
+                continue
+            timeout = envelope.timeout
+            if timeout is not None:
+                envelope.timeout = max(0.0, envelope.deadline - now)
+            self._dispatch_or_drop(envelope)
+            envelope.timeout = timeout
+        self.receive()
 
     def receive_one(self) -> bool:
         """Read one message if there is one, and answer its calls; whether there was."""
@@ -138,6 +194,7 @@ class Link:
             kind = event["event"]
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 channel.connected()
+                self._release()
             elif kind == zmq.EVENT_DISCONNECTED:
                 # A server that stops answers what is in flight and closes: both may be here to be read.
                 self.receive()

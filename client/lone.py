@@ -87,6 +87,8 @@ class Lone:
                 gate.holder = self
                 if gate.waiting or self._lead.taken or self._outbox or self._closed:
                     return None
+                if self._channel.down is not None:
+                    return None
                 number = self._number = self._pending.reserve()
                 self._template, self._timeout = template, timeout
                 found = self._exchange.call(number, tail, arrays[0], timeout)

@@ -39,7 +39,7 @@ class Envelope:
         self.template = template
         self.timeout = timeout
         self.calls: list[Call | None] = []
-        #: Per call its inputs; dropped when they are sent.
+        #: Per call its inputs; dropped when they are sent. The frame of a control call.
         self.arrays: list[Any] = []
         self.number = 0
         self.open = 0

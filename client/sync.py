@@ -186,8 +186,7 @@ class Client:
         waiter, limit = Waiter(), resolved(timeout, self._timeout)
         with self._gate:
             link = self._connect()
-            frame = self._channel.control(waiter, method, dict(params or {}), limit, time.monotonic())
-            link.send((frame,))
+            link.control(waiter, method, dict(params or {}), limit, time.monotonic())
             self._deliver(link)
         return self._wait(waiter)
 
@@ -391,7 +390,5 @@ class Client:
             self._send_cancel(envelope, call)
 
     def _send_cancel(self, envelope: Envelope, call: Call) -> None:
-        frame = self._channel.cancel(envelope, call)
-        if frame is not None and self._link is not None:
-            self._link.send((frame,))
+        if self._link is not None and self._link.cancel(envelope, call):
             self._deliver(self._link)

@@ -182,7 +182,7 @@ class TestAnswers:
     def test_control(self) -> None:
         rig = Rig()
         call = Call()
-        frame = rig.channel.control(call, "stats", {"a": 1}, 2.0, 0.0)
+        (frame,) = rig.channel.control(call, "stats", {"a": 1}, 2.0, 0.0).arrays
         prefix = read_prefix(frame)
         assert (prefix.kind, prefix.timeout_us) == (Kind.CONTROL, 2_000_000)
         assert decode_control(frame[PREFIX_SIZE:]).method == "stats"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,16 +28,20 @@ class Rig:
         self.router = Router()
         self.channel = Channel(self.router.endpoint, fuse=False)
         self.link = Link(zmq.Context.instance(), self.router.endpoint, self.channel)
+        self.observe_until(lambda: self.channel.down is None)
         template, arrays = Templates().get("m", {"x": X}, None, None, None, b"")
         self.calls: list[Future[Any]] = [Future(), Future()]
         for call in self.calls:
             self.link.single(call, template, arrays, None, 0.0)
 
     def observe_the_loss(self) -> None:
+        self.observe_until(lambda: not self.channel.pending.envelopes)
+
+    def observe_until(self, reached: Callable[[], bool]) -> None:
         poller = select.poll()
         poller.register(self.link.monitor_fd, select.POLLIN)
         until = time.monotonic() + LONG
-        while self.channel.pending.envelopes:
+        while not reached():
             assert time.monotonic() < until
             self.link.observe()
             poller.poll(20)
