@@ -1,6 +1,6 @@
 """Client processes in Java: this project's client and grpc-java, both driven by ``client/java/bench``.
 
-A process is asked :class:`JavaJob` and writes :class:`.peers.grpc_cpp.peer.Found`, a line each.
+A process is asked :class:`JavaJob` and writes :class:`JavaFound`, a line each.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Final
 import msgspec
 
 from .child import Ready
-from .load import CpuMeter
-from .peers.grpc_cpp.peer import Found
+from .meters import CpuMeter
 from .processes import Child, ChildError, NotBuiltError
-from .recorder import Measurement
+from .recorder import CpuUse, Measurement
 from .servers import Server
 from .systems import CALL_TIMEOUT
 
@@ -32,6 +31,53 @@ class JavaJob(msgspec.Struct, frozen=True, kw_only=True):
     callers: int
     warmup: float
     duration: float
+
+
+class JavaFound(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client writes. Times are in seconds.
+
+    Attributes:
+        calls: that were answered in the measured part.
+        all_calls: that ended at all, warm-up and failures included.
+        cpu_seconds: of the client in the measured part.
+        all_cpu_seconds: of the client in the whole job.
+        errors: failed calls by status and message, the warm-up's included.
+    """
+
+    calls: int
+    all_calls: int
+    seconds: float
+    cpu_seconds: float
+    all_cpu_seconds: float
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+    errors: dict[str, int]
+
+    def measurement(self, cpu: CpuUse, seconds: float) -> Measurement:
+        """The same as of any other system.
+
+        Args:
+            cpu: what was used during the whole job; its client is whoever asked for this.
+            seconds: of the whole job.
+        """
+        return Measurement(
+            requests=self.calls,
+            seconds=self.seconds,
+            throughput=self.calls / self.seconds,
+            p50=self.p50,
+            p90=self.p90,
+            p99=self.p99,
+            p999=self.p999,
+            max=self.max,
+            errors=self.errors,
+            # The server's part cannot be cut to the measured one from here, so the warm-up's calls count too.
+            server_cpu_per_request=cpu.server / self.all_calls if self.all_calls else 0.0,
+            client_cpu_per_request=self.cpu_seconds / self.calls if self.calls else 0.0,
+            other_cores=max(0.0, cpu.others - self.all_cpu_seconds) / seconds,
+        )
 
 
 def classpath(build: Path = BUILD) -> str:
@@ -85,7 +131,7 @@ class JavaClient:
         begun = time.monotonic()
         self._meter.start()
         self._child.send(job)
-        found = self._child.receive(Found, job.warmup + job.duration + 3 * CALL_TIMEOUT)
+        found = self._child.receive(JavaFound, job.warmup + job.duration + 3 * CALL_TIMEOUT)
         cpu = self._meter.stop()
         if not found.calls:
             raise ChildError(f"no call of {self._name} was answered: {found.errors}")
