@@ -72,7 +72,7 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
         text=True,
         cwd=cwd,
         env={**os.environ, **environment},
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
@@ -124,6 +124,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         f"tensorwire/{path.relative_to(ROOT)}"
         for folder in (line.split(" = ")[1] for line in folders if line)
         for path in (ROOT / folder).rglob("*")
+        # The Java client lies there, too, with the pages of its Javadoc once it was built.
+        if ROOT / "client/java" not in path.parents
         if path.suffix in (".py", ".pyi", ".css", ".html", ".thrift") or path.name == "py.typed"
     }
     found, compiled = modules_in(wheel)
