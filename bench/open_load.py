@@ -19,7 +19,7 @@ from .arrivals import Due
 from .by_due import ByDue
 from .calls import Calls
 from .meters import CpuMeter
-from .period import pause, settle
+from .period import Meeting, met, met_later, pause, settle
 from .recorder import Recorder, Samples
 from .systems import AsyncCall, SyncCall
 
@@ -56,16 +56,24 @@ class OpenLoop:
         return len(self._tasks)
 
     async def run(
-        self, warmup: float, duration: float, meter: CpuMeter, stop: asyncio.Event | None = None
+        self,
+        warmup: float,
+        duration: float,
+        meter: CpuMeter,
+        stop: asyncio.Event | None = None,
+        *,
+        meeting: Meeting | None = None,
     ) -> Samples:
         """Make load for ``warmup + duration`` seconds; calls that are due in the first part do not count.
 
-        ``stop`` ends it earlier.
+        Args:
+            stop: ends it earlier.
+            meeting: where the processes of one load wait for each other before the first call.
         """
         stop = stop or asyncio.Event()
         settle()
         meter.prepare()
-        begin = _clock() + _AHEAD
+        begin = await met_later(meeting) + _AHEAD
         due = self._due = Due(self._schedule(begin), begin + warmup, begin + warmup + duration)
         self._record.counts_from = due.counts_from
         with self._alarm:
@@ -116,7 +124,14 @@ class OpenLoop:
 
 
 def open_threads(
-    calls: Calls[SyncCall], schedule: Schedule, limit: int, warmup: float, duration: float, meter: CpuMeter
+    calls: Calls[SyncCall],
+    schedule: Schedule,
+    limit: int,
+    warmup: float,
+    duration: float,
+    meter: CpuMeter,
+    *,
+    meeting: Meeting | None = None,
 ) -> Samples:
     """The same for a blocking client: ``limit`` threads share what is behind the calls."""
     settle()
@@ -131,7 +146,7 @@ def open_threads(
         for thread in threads:
             thread.start()
         # Only now: to start many threads takes longer than some measurements.
-        begin = _clock() + _AHEAD
+        begin = met(meeting) + _AHEAD
         due = Due(schedule(begin), begin + warmup, begin + warmup + duration)
         record.counts_from = due.counts_from
         dues.append(due)
