@@ -10,7 +10,7 @@ from ..systems import CPP_CALLBACK, FRONT_ENDS, FUSED, GRPC, GRPC_THREADS, THREA
 from .crowd import crowd_sizes
 from .models import BUSY, BUSY_PROCESSES, SLOW_SECONDS, SQUEEZENET, SWAPPED, TAIL_WORKERS
 from .names import ALL, QUICK, SERVING
-from .overload import CALL_SECONDS, OverloadCourse
+from .overload import CALL_SECONDS, GRPC_LIMIT, OverloadCourse
 from .real_models import TOKENS, tokens_model
 from .results import Axis, ScenarioInfo
 from .scenario import Scenario, Situation, category
@@ -240,12 +240,15 @@ def _overload() -> Scenario:
             notes=(
                 "One worker, which computes for about a millisecond a request.",
                 "Blocking clients cannot offer more than they have threads, so they take no part.",
+                f"grpc.aio has maximum_concurrent_rpcs={GRPC_LIMIT}, its own means against overload: it refuses "
+                "what comes beyond. Calls whose time is over are not run. tensorwire has its defaults.",
             ),
         ),
         situations=OverloadCourse.situations(BUSY),
         course=OverloadCourse,
         models=("busy",),
         executor=1,
+        grpc_limit=GRPC_LIMIT,
         length=3.0,
         extra=1.0,
     )

@@ -30,6 +30,8 @@ _THREADS: Final = 128
 _DEAD: Final = "its server has ended"
 #: Servers that can have their batches run in threads.
 _WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads")
+#: Servers that can be told how many calls they have at the same time.
+_WITH_LIMIT: Final = ("grpc", "grpc processes")
 
 
 class RunningStage:
@@ -149,8 +151,13 @@ class RunningStage:
         return open_clients(system, self.server(system), self._scenario.processes, self._directory)
 
     def _flags(self, key: str) -> tuple[str, ...]:
-        threads = self._scenario.executor
-        return ("--executor", str(threads)) if threads and key in _WITH_EXECUTOR else ()
+        threads, limit = self._scenario.executor, self._scenario.grpc_limit
+        flags: list[str] = []
+        if threads and key in _WITH_EXECUTOR:
+            flags += ["--executor", str(threads)]
+        if limit and key in _WITH_LIMIT:
+            flags += ["--max-concurrent-rpcs", str(limit)]
+        return tuple(flags)
 
     def _build(self, key: str) -> Path:
         """A repository for each server: one that changes is of one server only."""
