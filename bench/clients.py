@@ -22,7 +22,7 @@ from .systems import CALL_TIMEOUT
 
 _READY_SECONDS: Final = 30.0
 #: Seconds from the word to go on until they do: it has reached all processes by then.
-_AHEAD: Final = 0.02
+AHEAD: Final = 0.02
 
 
 class Clients:
@@ -82,7 +82,7 @@ def _send_on(children: Sequence[Child], limit: float) -> None:
         outcome = child.receive(Outcome, limit)
         if not outcome.waits:
             raise ChildError(f"{child.name} could not measure: {outcome.failure}")
-    onward = Onward(at=time.monotonic() + _AHEAD)
+    onward = Onward(at=time.monotonic() + AHEAD)
     for child in children:
         child.send(onward)
 

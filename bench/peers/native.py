@@ -1,7 +1,7 @@
 """Clients that are programs of their own: what they are asked, what they give, and several of them at once.
 
-Their part is ``load.h``: they connect, write a line, wait for one, make load, and write what came of it;
-every latency goes to a file. So their percentiles are computed where those of all other systems are.
+Their part is ``load.h``: they connect, wait for each other, make load, and write what came of it; every
+latency goes to a file. So their percentiles are computed where those of all other systems are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from ...rpc.errors import code_name
 from ..child import Ready
-from ..clients import parts
+from ..clients import AHEAD, parts
 from ..histogram import encode
 from ..load import Job
 from ..meters import CpuMeter
@@ -202,8 +202,6 @@ class NativeClients:
                 stack.enter_context(self._child(number, load, file))
                 for number, (load, file) in enumerate(zip(loads, files, strict=True))
             ]
-            for child in children:
-                child.receive(Ready, _READY_SECONDS)
             cpu = self._go(children, loads[0])
             limit = loads[0].timeout + 2 * CALL_TIMEOUT
             found = [child.receive(Found, limit) for child in children]
@@ -217,11 +215,12 @@ class NativeClients:
 
     def _go(self, children: Sequence[Child], load: Load) -> CpuUse:
         """Have the load begin, and wait until it is over; what was used in the measured part."""
-        for child in children:
-            child.send({})
-        time.sleep(load.warmup)
+        measured = _send_on(children) + load.warmup
+        if load.arrivals == "closed":  # it has warmed up when every caller has had an answer
+            measured = _send_on(children)
+        _sleep_until(measured)
         self._meter.start()
-        time.sleep(load.duration)
+        _sleep_until(measured + load.duration)
         return self._meter.stop()
 
     def _measurement(
@@ -241,3 +240,17 @@ class NativeClients:
             for load, each, data in zip(loads, found, latencies, strict=True)
         ]
         return msgspec.structs.replace(merge(samples), histogram=encode(counted(samples)))
+
+
+def _send_on(children: Sequence[Child]) -> float:
+    """Wait until all of them wait, and have them go on at one time of :func:`time.monotonic`, which it gives."""
+    for child in children:
+        child.receive(Ready, _READY_SECONDS)
+    at = time.monotonic() + AHEAD
+    for child in children:
+        child.send(at)
+    return at
+
+
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))
