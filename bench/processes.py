@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -72,7 +73,8 @@ class Child:
     def __exit__(self, *_: object) -> None:
         process = self._running()
         if process.stdin is not None:
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it is gone, and part of a message to it is left
+                process.stdin.close()
         if not (self._ends_with_stdin and _ended(process)):
             process.terminate()
             if not _ended(process):

@@ -122,8 +122,9 @@ class RunningStage:
         elif self._failures[system] >= _PATIENCE:
             self.lose(system, f"failed {self._failures[system]} times in a row: {reason}")
         else:
-            self._closers.pop(system).close()
             try:
+                # None are left where they could not be started again before.
+                self._closers.pop(system, ExitStack()).close()
                 self._connect(system)
             except (ChildError, OSError) as error:
                 self.lose(system, f"its clients could not be started again: {error}")

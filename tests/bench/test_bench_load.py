@@ -203,6 +203,14 @@ def test_a_dead_child_is_reported_with_its_last_words(tmp_path: Path) -> None:
             dead.wait_until(lambda: False, 10)
 
 
+def test_a_child_that_is_gone_takes_no_messages_and_is_left_in_peace(tmp_path: Path) -> None:
+    with child("", tmp_path / "log") as gone:
+        with pytest.raises(ChildError, match="ended"):
+            gone.receive(Ready, 10)
+        with pytest.raises(ChildError, match="is gone"):
+            gone.send(Ready())
+
+
 def test_a_silent_child_times_out(tmp_path: Path) -> None:
     with child("import sys; sys.stdin.read()", tmp_path / "log") as silent:
         with pytest.raises(ChildError, match=r"said nothing for 0\.05 s"):
