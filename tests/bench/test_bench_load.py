@@ -21,7 +21,7 @@ from tensorwire.bench.closed_load import closed_loop, closed_threads
 from tensorwire.bench.load import Job, run_sync, verify_sync
 from tensorwire.bench.meters import CpuMeter
 from tensorwire.bench.models import CASE_OF_NAME, OUTPUT, Array, Case
-from tensorwire.bench.processes import Child, ChildError
+from tensorwire.bench.processes import Child, ChildError, watch
 from tensorwire.bench.quick import Group, run
 from tensorwire.bench.recorder import Measurement, latencies, merge
 from tensorwire.bench.results import Settings
@@ -209,6 +209,32 @@ def test_a_child_that_is_gone_takes_no_messages_and_is_left_in_peace(tmp_path: P
             gone.receive(Ready, 10)
         with pytest.raises(ChildError, match="is gone"):
             gone.send(Ready())
+
+
+def test_a_server_of_several_processes_notices_that_one_has_ended(tmp_path: Path) -> None:
+    stays, ends = (
+        child(code, tmp_path / name)
+        for code, name in (("import sys; sys.stdin.read()", "stays"), ("import sys; sys.exit('no')", "ends"))
+    )
+    stopped = threading.Event()
+    with stays, ends, pytest.raises(ChildError, match=r"ended; its last words:\n +no"):
+        watch([stays, ends], stopped)
+    stopped.set()
+    watch([stays, ends], stopped)
+
+
+LAUNCHED = """import os, subprocess, sys
+subprocess.run([sys.executable, '-m', 'tensorwire.bench.peers.triton.launch', sys.executable, '-c',
+    "import os, signal; print(os.getpid(), flush=True); signal.pause()"])"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_a_launched_program_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    with child(LAUNCHED, tmp_path / "log") as parent:
+        launched = psutil.Process(parent.receive(int, 10))
+        psutil.Process(parent.pid).kill()
+        launched.wait(10)
+    assert not launched.is_running()
 
 
 def test_a_silent_child_times_out(tmp_path: Path) -> None:

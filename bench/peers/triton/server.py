@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ...child import Ready, say, stop_event
-from ...processes import Child, NotBuiltError
+from ...processes import Child, NotBuiltError, watch
 from ...servers import free_port
 
 #: Where ``make bench-triton`` leaves it.
@@ -150,6 +150,7 @@ def main() -> None:
 
     Raises:
         NotBuiltError: it cannot run here.
+        ChildError: it did not become ready, or has ended.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -165,11 +166,12 @@ def main() -> None:
             print(f"not served by Triton: {model}", file=sys.stderr)
         arguments = list(_arguments(target, _backends(target, INSTALLED.resolve()), port))
         log = target / "triton.log"
-        program = _program(INSTALLED)
-        with Child("tritonserver", arguments, log, ends_with_stdin=False, program=program) as triton:
-            triton.wait_until(lambda: _listens(port), _READY_SECONDS)
+        # It does not read its stdin, so it would outlive this process where that is killed.
+        command = ["-m", f"{__package__}.launch", str(_program(INSTALLED)), *arguments]
+        with Child("tritonserver", command, log, ends_with_stdin=False) as triton:
+            triton.wait_until(lambda: stopped.is_set() or _listens(port), _READY_SECONDS)
             say(Ready(f"127.0.0.1:{port}"))
-            stopped.wait()
+            watch([triton], stopped)
 
 
 if __name__ == "__main__":
