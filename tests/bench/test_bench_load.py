@@ -166,6 +166,21 @@ subprocess.run([sys.executable, '-c', {"import sys; " + spin!r}])"""
         assert meter.finish(used).server > used.server
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels count ticks")
+def test_a_meter_sees_less_than_a_tick_of_the_kernel(tmp_path: Path) -> None:
+    with child("import sys\nfor line in sys.stdin: print(line, end='', flush=True)", tmp_path / "log") as echo:
+        meter = CpuMeter(echo.pid)
+        echo.send(Ready())
+        echo.receive(Ready, 10)
+        meter.start()
+        echo.send(Ready())
+        echo.receive(Ready, 10)
+        used = meter.stop()
+    assert 0 < used.server < 1
+    meter.start()
+    assert meter.stop().server == 0  # it is gone
+
+
 def test_wrong_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="answered wrongly"):
         verify_sync(FakeSync(wrong=True), CASE_OF_NAME["64 B"])
