@@ -37,7 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             ``poisson``: calls start when they are due, whatever became of those before, and their latency
             counts from when they were due.
         rate: calls a second of an open loop, of all processes together.
-        timeout: of each call.
+        timeout: of each call; in an open loop an answer that comes later than that after it was due has failed.
         slow_share: share of the calls that are of ``slow_case``; their latency is not counted.
         seed: of Poisson arrivals and of which calls are slow.
         phase: of fixed arrivals; see :func:`.arrivals.due_times`.
@@ -97,7 +97,7 @@ async def run_async(
         return await closed_loop(
             calls, job.concurrency, job.warmup, job.duration, meter, meeting=meeting
         )
-    loop = OpenLoop(calls, job.due_times, job.concurrency)
+    loop = OpenLoop(calls, job.due_times, job.concurrency, timeout=job.timeout)
     return await loop.run(job.warmup, job.duration, meter, meeting=meeting)
 
 
@@ -111,7 +111,14 @@ def run_sync(system: SyncSystem, job: Job, meter: CpuMeter, meeting: Meeting | N
     if job.arrivals == "closed":
         return closed_threads(calls, job.concurrency, job.warmup, job.duration, meter, meeting=meeting)
     return open_threads(
-        calls, job.due_times, job.concurrency, job.warmup, job.duration, meter, meeting=meeting
+        calls,
+        job.due_times,
+        job.concurrency,
+        job.warmup,
+        job.duration,
+        meter,
+        timeout=job.timeout,
+        meeting=meeting,
     )
 
 

@@ -37,15 +37,22 @@ class OpenLoop:
     Args:
         limit: calls in flight at most.
         recorder: for who wants to look at it meanwhile.
+        timeout: seconds that a call has from when it was due.
     """
 
     def __init__(
-        self, calls: Calls[AsyncCall], schedule: Schedule, limit: int, recorder: Recorder | None = None
+        self,
+        calls: Calls[AsyncCall],
+        schedule: Schedule,
+        limit: int,
+        recorder: Recorder | None = None,
+        *,
+        timeout: float = math.inf,
     ) -> None:
         self._calls = calls
         self._schedule = schedule
         self._limit = limit
-        self._record = ByDue(recorder or Recorder(), calls)
+        self._record = ByDue(recorder or Recorder(), calls, timeout)
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm = Alarm(self._look)
         self._due = Due(iter((math.inf,)), 0.0, 0.0)
@@ -131,12 +138,13 @@ def open_threads(
     duration: float,
     meter: CpuMeter,
     *,
+    timeout: float = math.inf,
     meeting: Meeting | None = None,
 ) -> Samples:
     """The same for a blocking client: ``limit`` threads share what is behind the calls."""
     settle()
     meter.prepare()
-    record = ByDue(Recorder(), calls)
+    record = ByDue(Recorder(), calls, timeout)
     gate, dues = threading.Event(), list[Due]()
     threads = [
         threading.Thread(target=_behind_gate, args=(gate, dues, record), name=f"caller-{number}")
