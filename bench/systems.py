@@ -248,7 +248,8 @@ SYSTEMS: Final[dict[str, System]] = {
             _GRPC + "open_client",
             modules=(*_GRPC_MODULES, "onnx"),
             options="tritonserver of nvidia-pytriton 0.7.0; its only backend is Python: ONNX Runtime in one "
-            "process for each model, batches of up to 64 without a delay; client as grpc.aio, one channel",
+            "process for each instance of a model, batches with tensorwire's limit, without a delay; client as "
+            "grpc.aio, one channel",
             probe=".peers.triton.server:missing",
         ),
         System(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..environment import cores
 from ..load import Job
 from ..models import sized
 from ..systems import CPP_CALLBACK, FRONT_ENDS, FUSED, GRPC, GRPC_THREADS, THREADS, TRITON, UNFUSED
@@ -29,6 +30,8 @@ _NO_MODEL: Final = (
     "behind them. Triton runs the same ONNX files in its Python backend. All others have the same manager "
     "and engine, and batch."
 )
+#: Batches that every server runs at the same time where models compute: tensorwire's default for threads.
+_REAL_WORKERS: Final = min(4, cores())
 _TAIL_QUICK: Final = (FUSED, UNFUSED, GRPC)
 
 
@@ -192,13 +195,16 @@ def _real() -> Scenario:
             notes=(
                 "SqueezeNet: structure from the onnx package, weights are constants.",
                 f"Tokens: {tokens_model()}.",
+                f"{_REAL_WORKERS} workers for each model: threads, processes or instances of Triton. Batches have "
+                "tensorwire's limit everywhere.",
             ),
         ),
         situations=tuple(
             Situation(x, label, closed(case, 8), length=length) for x, label, case, length in cases
         ),
         models=("squeezenet", "tokens"),
-        executor=2,
+        executor=_REAL_WORKERS,
+        workers=_REAL_WORKERS,
     )
 
 

@@ -18,7 +18,7 @@ from ..processes import ChildError, NotBuiltError
 from ..recorder import Measurement
 from ..servers import Server, start_server
 from ..systems import SYSTEMS, LoadClients
-from .models import add_models
+from .models import add_models, set_workers
 from .results import NotRun
 from .scenario import Scenario
 
@@ -28,8 +28,8 @@ _PATIENCE: Final = 3
 #: Calls in flight of one client process that needs a thread for each, in an open loop.
 _THREADS: Final = 128
 _DEAD: Final = "its server has ended"
-#: Servers that can have their batches run in threads.
-_WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads")
+#: Servers that can be told how many batches run at the same time, outside of their event loop.
+_WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads", "triton")
 #: Servers that can be told how many calls they have at the same time.
 _WITH_LIMIT: Final = ("grpc", "grpc processes")
 
@@ -166,6 +166,7 @@ class RunningStage:
         if not template.exists():
             build_repository(template)
             add_models(template, self._scenario.models)
+            set_workers(template, self._scenario.workers)
         repository = self._directory / f"models-{key}"
         shutil.copytree(template, repository)
         return repository
