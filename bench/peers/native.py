@@ -132,8 +132,8 @@ def _by_code(errors: dict[str, int]) -> dict[str, int]:
     return found
 
 
-def loads(job: Job, processes: int) -> list[Load]:
-    """What each of so many processes has to do of a job.
+def loads(job: Job, processes: int, channels: int = 1) -> list[Load]:
+    """What each of so many processes has to do of a job; none has more channels than callers.
 
     Raises:
         ChildError: it asks for what an echo does not have.
@@ -146,6 +146,7 @@ def loads(job: Job, processes: int) -> list[Load]:
             in_flight=part.concurrency,
             warmup=part.warmup,
             duration=part.duration,
+            channels=min(channels, part.concurrency),
             nbytes=case.input_bytes,
             model=case.model,
             reply=SIZED_REPLY if case.model == _HEAD else 0,
@@ -168,14 +169,18 @@ class NativeClients:
         server: an echo.
         count: processes, at most.
         logs: folder for what they write to stderr.
+        channels: connections of each process for which a job is made, where calls can share one.
     """
 
-    def __init__(self, name: str, program: Path, server: Server, count: int, logs: Path) -> None:
+    def __init__(
+        self, name: str, program: Path, server: Server, count: int, logs: Path, *, channels: int = 1
+    ) -> None:
         self._name = name
         self._program = program
         self._address = server.address
         self._count = count
         self._logs = logs
+        self._channels = channels
         self._meter = CpuMeter(server.pid)
 
     def __enter__(self) -> NativeClients:
@@ -188,7 +193,7 @@ class NativeClients:
         """See :meth:`~..systems.LoadClients.measure`."""
         if processes > self._count:
             raise ValueError(f"{processes} client processes are wanted, of {self._count}")
-        return self.run(loads(job, processes))
+        return self.run(loads(job, processes, self._channels))
 
     def run(self, loads: Sequence[Load]) -> Measurement:
         """Have one process for each of these, all at the same time.

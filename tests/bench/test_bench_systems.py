@@ -18,6 +18,7 @@ from tensorwire.bench.servers import SERVERS, Server, start_server
 from tensorwire.bench.systems import (
     CPP_ASYNC,
     CPP_CALLBACK,
+    CPP_CHANNELS,
     FRONT_ENDS,
     FUSED,
     GRPC,
@@ -60,7 +61,7 @@ FLAGS = {
     "tensorwire front ends": ("--settle-time", "0"),
     "grpc": ("--executor", "2"),
 }
-NATIVE = (CPP_CALLBACK, CPP_ASYNC, THRIFT_CPP)
+NATIVE = (CPP_CALLBACK, CPP_ASYNC, CPP_CHANNELS, THRIFT_CPP)
 
 
 @pytest.fixture(scope="module")
