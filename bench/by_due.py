@@ -23,8 +23,8 @@ class ByDue(Generic[Call]):
     """Notes what became of calls. Threads may share it. Times are those of :func:`time.monotonic`.
 
     Args:
-        timeout: seconds that a call has from when it was due. Its client counts from when it was sent; an answer
-            after that is late for who asked, and counts as a call whose time was over.
+        timeout: seconds that a call has from when it was due. Its client counts from when it was sent; an
+            answer after that is late for who asked, and counts as a call whose time was over.
     """
 
     def __init__(self, recorder: Recorder, calls: Calls[Call], timeout: float = math.inf) -> None:

@@ -37,7 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             ``poisson``: calls start when they are due, whatever became of those before, and their latency
             counts from when they were due.
         rate: calls a second of an open loop, of all processes together.
-        timeout: of each call; in an open loop an answer that comes later than that after it was due has failed.
+        timeout: of each call; in an open loop an answer that comes later than that after the call was due is
+            none.
         slow_share: share of the calls that are of ``slow_case``; their latency is not counted.
         seed: of Poisson arrivals and of which calls are slow.
         phase: of fixed arrivals; see :func:`.arrivals.due_times`.
@@ -94,9 +95,7 @@ async def run_async(
     """
     calls: Calls[AsyncCall] = _calls(job, system.caller, system.code_of)
     if job.arrivals == "closed":
-        return await closed_loop(
-            calls, job.concurrency, job.warmup, job.duration, meter, meeting=meeting
-        )
+        return await closed_loop(calls, job.concurrency, job.warmup, job.duration, meter, meeting=meeting)
     loop = OpenLoop(calls, job.due_times, job.concurrency, timeout=job.timeout)
     return await loop.run(job.warmup, job.duration, meter, meeting=meeting)
 

@@ -250,8 +250,8 @@ SYSTEMS: Final[dict[str, System]] = {
             ".peers.grpc_cpp.peer:open_channels",
             verified=False,
             native=True,
-            options=f"callback server and client in C++, {_CPP_ECHO}; eight channels with a connection each in "
-            "each client process",
+            options=f"callback server and client in C++, {_CPP_ECHO}; eight channels with a connection each "
+            "in each client process",
             probe=".peers.grpc_cpp.peer:missing",
         ),
         System(
@@ -260,8 +260,8 @@ SYSTEMS: Final[dict[str, System]] = {
             _GRPC + "open_client",
             modules=(*_GRPC_MODULES, "onnx"),
             options="tritonserver of nvidia-pytriton 0.7.0; its only backend is Python: ONNX Runtime in one "
-            "process for each instance of a model, batches with tensorwire's limit, without a delay; client as "
-            "grpc.aio, one channel",
+            "process for each instance of a model, batches with tensorwire's limit, without a delay; client "
+            "as grpc.aio, one channel",
             probe=".peers.triton.server:missing",
         ),
         System(

@@ -1,7 +1,8 @@
 """The client process of one system: opens its client once, then measures one job after another.
 
-Reads a ``Job`` as a JSON line from stdin, answers with an ``Outcome``, and stops when stdin closes. Where other
-processes share the load, it waits for an ``Onward`` before its first call, and before a closed loop is measured: ``python -m tensorwire.bench.worker SYSTEM ADDRESS SERVER_PID``.
+Reads a ``Job`` as a JSON line from stdin, answers with an ``Outcome``, and stops when stdin closes. Where
+other processes share the load it waits for an ``Onward`` before its first call, and before a closed loop is
+measured. Run as ``python -m tensorwire.bench.worker SYSTEM ADDRESS SERVER_PID``.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ class NativeClients:
 
 
 def _send_on(children: Sequence[Child]) -> float:
-    """Wait until all of them wait, and have them go on at one time of :func:`time.monotonic`, which it gives."""
+    """Wait until all of them wait, and have them go on at one time, which it gives: of the same clock."""
     for child in children:
         child.receive(Ready, _READY_SECONDS)
     at = time.monotonic() + AHEAD

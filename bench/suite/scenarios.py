@@ -195,8 +195,8 @@ def _real() -> Scenario:
             notes=(
                 "SqueezeNet: structure from the onnx package, weights are constants.",
                 f"Tokens: {tokens_model()}.",
-                f"{_REAL_WORKERS} workers for each model: threads, processes or instances of Triton. Batches have "
-                "tensorwire's limit everywhere.",
+                f"{_REAL_WORKERS} workers for each model: threads, processes or instances of Triton. Batches "
+                "have tensorwire's limit everywhere.",
             ),
         ),
         situations=tuple(
@@ -246,8 +246,8 @@ def _overload() -> Scenario:
             notes=(
                 "One worker, which computes for about a millisecond a request.",
                 "Blocking clients cannot offer more than they have threads, so they take no part.",
-                f"grpc.aio has maximum_concurrent_rpcs={GRPC_LIMIT}, its own means against overload: it refuses "
-                "what comes beyond. Calls whose time is over are not run. tensorwire has its defaults.",
+                f"grpc.aio has maximum_concurrent_rpcs={GRPC_LIMIT}, its own means against overload: it "
+                "refuses what comes beyond. It does not run calls whose time is over. tensorwire: defaults.",
             ),
         ),
         situations=OverloadCourse.situations(BUSY),

@@ -152,9 +152,7 @@ def test_answers_that_come_too_late_for_who_asked_have_failed(blocking: bool) ->
             call = Counting(0.02)
             return call.block if blocking else call.later
 
-    job = Job(
-        case="64 B", concurrency=1, warmup=0.0, duration=0.2, arrivals="fixed", rate=1000, timeout=0.05
-    )
+    job = Job(case="64 B", concurrency=1, warmup=0.0, duration=0.2, arrivals="fixed", rate=1000, timeout=0.05)
     system: Any = Late()
     meter = CpuMeter(os.getpid())
     samples = (

@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import numpy as np
 import pytest
 from tensorwire.bench.models import CASES, INPUT, OUTPUT, Case, build_repository
 from tensorwire.bench.peers import kserve
 from tensorwire.bench.peers.batcher import MicroBatcher, Tensor
-from tensorwire.bench.peers.grpc_server import InferenceService, serve
+from tensorwire.bench.peers.grpc_server import InferenceService
 from tensorwire.rpc.errors import InternalError, NotFoundError
 
 # model_name: "m", inputs: [{name: "x", datatype: "FP32", shape: [1, 2]}], raw_input_contents: ["ab"]
@@ -150,30 +148,6 @@ def test_a_caller_that_is_gone_is_not_computed_for() -> None:
     with ThreadPoolExecutor(1) as executor:
         asyncio.run(calls(executor))
     assert engine.batches == [1, 2, 1]
-
-
-def test_a_server_with_a_limit_refuses_what_comes_beyond() -> None:
-    async def calls() -> tuple[str, bytes]:
-        entered, leave = asyncio.Event(), asyncio.Event()
-
-        async def infer(request: kserve.ModelInferRequest, _: Any) -> kserve.ModelInferResponse:
-            entered.set()
-            await leave.wait()
-            return kserve.new_response(request.model_name, "3")
-
-        server, port = await serve(infer, "127.0.0.1:0", limit=1)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary(kserve.PATH)
-            first = call(REQUEST_BYTES)
-            await entered.wait()
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await call(REQUEST_BYTES)
-            leave.set()
-            answer = await first
-        await server.stop(grace=None)
-        return refused.value.code().name, answer
-
-    assert asyncio.run(calls()) == ("RESOURCE_EXHAUSTED", b"\x0a\x01m\x12\x013")
 
 
 class Aborted(Exception):

@@ -145,6 +145,14 @@ def test_a_native_system_tells_of_a_server_that_is_gone(tmp_path: Path) -> None:
         gone.measure(job, 1)
 
 
+def test_a_grpc_server_with_a_limit_refuses_what_comes_beyond(repository: Path, tmp_path: Path) -> None:
+    limited = start_server("grpc", repository, tmp_path, ("--max-concurrent-rpcs", "1"))
+    with limited as server, open_clients(GRPC, server, 1, tmp_path) as clients:
+        measured = clients.measure(Job(case="64 B", concurrency=8, warmup=0.0, duration=0.1), 1)
+    assert measured.requests > 0
+    assert measured.refused == measured.errors["RESOURCE_EXHAUSTED"] > 0
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_is_complete(name: str) -> None:
     system = SYSTEMS[name]

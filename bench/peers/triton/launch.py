@@ -1,4 +1,4 @@
-"""Becomes a program that gets SIGTERM when its parent dies: ``python -m ...launch PROGRAM [ARGUMENT ...]``."""
+"""Becomes a program that gets SIGTERM when its parent dies: ``python -m MODULE PROGRAM [ARGUMENT ...]``."""
 
 from __future__ import annotations
 

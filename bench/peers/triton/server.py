@@ -66,7 +66,7 @@ def _unresolved(program: Path) -> str:
 
 
 def convert(repository: Path, target: Path, site: Path = INSTALLED, *, instances: int = 1) -> list[str]:
-    """Make Triton's model repository in ``target / "models"``. Batches have the limit that tensorwire gives them.
+    """Make Triton's model repository in ``target / "models"``; batches have the limit that tensorwire has.
 
     Args:
         instances: of each model, which run batches at the same time.
@@ -115,8 +115,7 @@ def _most_rows(model: Path, inputs: Iterable[Any]) -> int:
     """What the model's file says, else what tensorwire derives from its inputs."""
     from onnx import helper
 
-    config = model / "model.toml"
-    said = load_model_config(config).batching.max_batch_size if config.exists() else None
+    said = load_model_config(model / "model.toml").batching.max_batch_size
     if said is not None:
         return said
     tensors = [(each.name, each.type.tensor_type) for each in inputs]
