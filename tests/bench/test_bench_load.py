@@ -92,9 +92,9 @@ def test_processes_that_cannot_measure_together_say_why_and_end(tmp_path: Path) 
     with Child("the echo", ["-m", "tensorwire.bench.echo"], log) as echo:
         server = Server(echo.receive(Ready, 30).address, echo.pid)
         job = Job(case="no such case", concurrency=2, warmup=0.0, duration=0.01)
-        with Clients(NULL, server, 2, tmp_path) as clients:
-            with pytest.raises(ChildError, match="could not measure: .*no such case"):
-                clients.measure(job, 2)
+        clients = Clients(NULL, server, 2, tmp_path)
+        with clients, pytest.raises(ChildError, match=r"could not measure: .*no such case"):
+            clients.measure(job, 2)
 
 
 class FakeSync:
