@@ -56,10 +56,10 @@ async def closed_loop(
         # A steady load: as many calls have ended as there are callers.
         while warmup and recorder.ended < callers and _clock() < limit:
             await asyncio.sleep(_LOOK)
-        begin = await met_later(meeting)
-        await pause(begin - time.monotonic(), stop)
+        await pause(await met_later(meeting) - time.monotonic(), stop)
         period = Period(meter, recorder)
-        await pause(begin + duration - time.monotonic(), stop)
+        # From now, not from when it should have begun: a busy event loop would make it shorter.
+        await pause(duration, stop)
         period.end()
     finally:
         over.set()
@@ -114,10 +114,9 @@ def closed_threads(
         limit = _clock() + _MAX_EXTRA_WARMUP
         while warmup and recorder.ended < callers and _clock() < limit:
             time.sleep(_LOOK)
-        begin = met(meeting)
-        _sleep_until(begin)
+        _sleep_until(met(meeting))
         period = Period(meter, recorder)
-        _sleep_until(begin + duration)
+        time.sleep(duration)
         period.end()
     finally:
         over.set()
