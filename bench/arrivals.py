@@ -59,7 +59,8 @@ def slow_flags(share: float, seed: int = 0) -> Iterator[bool]:
     """For one call after the other, without end, whether it is a slow one. Threads may share it."""
     if not share:
         return itertools.repeat(False)
-    return itertools.cycle((np.random.default_rng(seed).random(_FLAGS) < share).tolist())
+    # Not the stream of the gaps between calls: else what is slow would hang on when it is due.
+    return itertools.cycle((np.random.default_rng((seed, 1)).random(_FLAGS) < share).tolist())
 
 
 class Due:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from typing import Generic
+from typing import Final, Generic
 
 import msgspec
 
@@ -15,14 +15,21 @@ from .meters import CpuMeter
 from .period import Period
 from .recorder import Recorder, Samples
 
+_TOO_LATE: Final = "DEADLINE_EXCEEDED"
 _clock = time.monotonic
 
 
 class ByDue(Generic[Call]):
-    """Notes what became of calls. Threads may share it. Times are those of :func:`time.monotonic`."""
+    """Notes what became of calls. Threads may share it. Times are those of :func:`time.monotonic`.
 
-    def __init__(self, recorder: Recorder, calls: Calls[Call]) -> None:
+    Args:
+        timeout: seconds that a call has from when it was due. Its client counts from when it was sent; an
+            answer after that is late for who asked, and counts as a call whose time was over.
+    """
+
+    def __init__(self, recorder: Recorder, calls: Calls[Call], timeout: float = math.inf) -> None:
         self._recorder = recorder
+        self._timeout = timeout
         self._calls = calls
         self._waits = array("d")
         #: Calls that are due before are the warm-up.
@@ -35,12 +42,16 @@ class ByDue(Generic[Call]):
 
     def answered(self, due: float, slow: bool) -> None:
         """A call has been answered now."""
-        if due < self.counts_from:
+        took = _clock() - due
+        if took > self._timeout:
+            if due >= self.counts_from:
+                self._recorder.error(_TOO_LATE)
+        elif due < self.counts_from:
             self._recorder.other()
         elif slow:
             self._recorder.slow()
         else:
-            self._recorder.record(_clock() - due)
+            self._recorder.record(took)
 
     def failed(self, error: Exception, due: float) -> None:
         """A call has failed now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +13,7 @@ import msgspec
 
 from .child import Ready
 from .histogram import encode
-from .load import Job, Outcome
+from .load import Job, Onward, Outcome
 from .processes import Child, ChildError
 from .recorder import Measurement, Samples, latencies, merge
 from .servers import Server
@@ -19,6 +21,8 @@ from .shares import seed_of, shares
 from .systems import CALL_TIMEOUT
 
 _READY_SECONDS: Final = 30.0
+#: Seconds from the word to go on until they do: it has reached all processes by then.
+AHEAD: Final = 0.02
 
 
 class Clients:
@@ -65,8 +69,22 @@ class Clients:
             child.send(part)
         # Calls in flight at the end may take their whole timeout.
         limit = job.warmup + job.duration + job.timeout + 2 * CALL_TIMEOUT
+        _send_on(working, limit)
+        if job.arrivals == "closed":  # slow calls prolong the warm-up: of all, where it is that of one
+            _send_on(working, limit)
         samples = [_samples(child, limit) for child in working]
         return msgspec.structs.replace(merge(samples), histogram=encode(latencies(samples)))
+
+
+def _send_on(children: Sequence[Child], limit: float) -> None:
+    """Wait until all of them wait, and have them go on at one time."""
+    for child in children:
+        outcome = child.receive(Outcome, limit)
+        if not outcome.waits:
+            raise ChildError(f"{child.name} could not measure: {outcome.failure}")
+    onward = Onward(at=time.monotonic() + AHEAD)
+    for child in children:
+        child.send(onward)
 
 
 def _samples(child: Child, limit: float) -> Samples:

@@ -13,7 +13,7 @@ from typing import Final
 
 from .calls import Calls
 from .meters import CpuMeter
-from .period import Period, pause, settle
+from .period import Meeting, Period, met, met_later, pause, settle
 from .recorder import Recorder, Samples
 from .systems import AsyncCall, SyncCall
 
@@ -32,6 +32,7 @@ async def closed_loop(
     *,
     recorder: Recorder | None = None,
     stop: asyncio.Event | None = None,
+    meeting: Meeting | None = None,
 ) -> Samples:
     """Keep so many calls in flight for ``warmup + duration`` seconds, of which the first part does not count.
 
@@ -40,11 +41,14 @@ async def closed_loop(
     Args:
         recorder: for who wants to look at it meanwhile.
         stop: ends it earlier.
+        meeting: where the processes of one load wait for each other: before the first call, and when each has
+            warmed up. So their measured parts are the same, and their rates add up.
     """
     recorder, stop = recorder or Recorder(), stop or asyncio.Event()
     over = asyncio.Event()
     settle()
     meter.prepare()
+    await pause(await met_later(meeting) - time.monotonic(), stop)
     tasks = [asyncio.create_task(_caller(calls, recorder, over)) for _ in range(callers)]
     try:
         await pause(warmup, stop)
@@ -52,7 +56,9 @@ async def closed_loop(
         # A steady load: as many calls have ended as there are callers.
         while warmup and recorder.ended < callers and _clock() < limit:
             await asyncio.sleep(_LOOK)
+        await pause(await met_later(meeting) - time.monotonic(), stop)
         period = Period(meter, recorder)
+        # From now, not from when it should have begun: a busy event loop would make it shorter.
         await pause(duration, stop)
         period.end()
     finally:
@@ -84,7 +90,13 @@ async def _caller(calls: Calls[AsyncCall], recorder: Recorder, over: asyncio.Eve
 
 
 def closed_threads(
-    calls: Calls[SyncCall], callers: int, warmup: float, duration: float, meter: CpuMeter
+    calls: Calls[SyncCall],
+    callers: int,
+    warmup: float,
+    duration: float,
+    meter: CpuMeter,
+    *,
+    meeting: Meeting | None = None,
 ) -> Samples:
     """The same for a blocking client: so many threads share what is behind the calls."""
     recorder, over = Recorder(), threading.Event()
@@ -94,6 +106,7 @@ def closed_threads(
         threading.Thread(target=_blocking_caller, args=(calls, recorder, over), name=f"caller-{number}")
         for number in range(callers)
     ]
+    _sleep_until(met(meeting))
     for thread in threads:
         thread.start()
     try:
@@ -101,6 +114,7 @@ def closed_threads(
         limit = _clock() + _MAX_EXTRA_WARMUP
         while warmup and recorder.ended < callers and _clock() < limit:
             time.sleep(_LOOK)
+        _sleep_until(met(meeting))
         period = Period(meter, recorder)
         time.sleep(duration)
         period.end()
@@ -109,6 +123,10 @@ def closed_threads(
         for thread in threads:
             thread.join()
     return period.samples()
+
+
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))
 
 
 def _blocking_caller(calls: Calls[SyncCall], recorder: Recorder, over: threading.Event) -> None:

@@ -15,6 +15,7 @@ from .closed_load import closed_loop, closed_threads
 from .meters import CpuMeter
 from .models import OUTPUT, Array, Case, case_of
 from .open_load import OpenLoop, open_threads
+from .period import Meeting
 from .recorder import REFUSALS, Measurement, Samples
 from .systems import CALL_TIMEOUT, AsyncCall, AsyncSystem, SyncCall, SyncSystem
 
@@ -30,12 +31,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         concurrency: callers of a closed loop; in an open loop, the most calls that may be in flight. Others
             that are due wait, with their clock running.
-        samples: every latency is wanted, because other processes make load at the same time.
+        samples: every latency is wanted, because other processes make load at the same time. Each waits for
+            the others, see :class:`Onward`: so all measure the same part of it.
         arrivals: ``closed``: the next call of a caller starts where its last one ended. ``fixed`` and
             ``poisson``: calls start when they are due, whatever became of those before, and their latency
             counts from when they were due.
         rate: calls a second of an open loop, of all processes together.
-        timeout: of each call.
+        timeout: of each call; in an open loop an answer that comes later than that after the call was due is
+            none.
         slow_share: share of the calls that are of ``slow_case``; their latency is not counted.
         seed: of Poisson arrivals and of which calls are slow.
         phase: of fixed arrivals; see :func:`.arrivals.due_times`.
@@ -65,35 +68,57 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job: a measurement, or samples where they were asked for, or neither and why."""
+    """What came of a job: a measurement, or samples where they were asked for, or neither and why.
 
+    ``waits``: nothing yet: the process has got so far, and waits for :class:`Onward`.
+    """
+
+    waits: bool = False
     measurement: Measurement | None = None
     samples: Samples | None = None
     failure: str = ""
 
 
-async def run_async(system: AsyncSystem, job: Job, meter: CpuMeter) -> Samples:
-    """Measure an asynchronous client.
+class Onward(msgspec.Struct, frozen=True, kw_only=True):
+    """All processes are there, and go on ``at`` this time of :func:`time.monotonic`."""
+
+    at: float
+
+
+async def run_async(
+    system: AsyncSystem, job: Job, meter: CpuMeter, meeting: Meeting | None = None
+) -> Samples:
+    """Measure an asynchronous client. ``meeting``: of the processes that share the load.
 
     Raises:
         ValueError: the job makes no sense.
     """
     calls: Calls[AsyncCall] = _calls(job, system.caller, system.code_of)
     if job.arrivals == "closed":
-        return await closed_loop(calls, job.concurrency, job.warmup, job.duration, meter)
-    return await OpenLoop(calls, job.due_times, job.concurrency).run(job.warmup, job.duration, meter)
+        return await closed_loop(calls, job.concurrency, job.warmup, job.duration, meter, meeting=meeting)
+    loop = OpenLoop(calls, job.due_times, job.concurrency, timeout=job.timeout)
+    return await loop.run(job.warmup, job.duration, meter, meeting=meeting)
 
 
-def run_sync(system: SyncSystem, job: Job, meter: CpuMeter) -> Samples:
-    """Measure a blocking client, which ``job.concurrency`` threads share.
+def run_sync(system: SyncSystem, job: Job, meter: CpuMeter, meeting: Meeting | None = None) -> Samples:
+    """Measure a blocking client, which ``job.concurrency`` threads share. ``meeting``: as :func:`run_async`.
 
     Raises:
         ValueError: the job makes no sense.
     """
     calls: Calls[SyncCall] = _calls(job, system.caller, system.code_of)
     if job.arrivals == "closed":
-        return closed_threads(calls, job.concurrency, job.warmup, job.duration, meter)
-    return open_threads(calls, job.due_times, job.concurrency, job.warmup, job.duration, meter)
+        return closed_threads(calls, job.concurrency, job.warmup, job.duration, meter, meeting=meeting)
+    return open_threads(
+        calls,
+        job.due_times,
+        job.concurrency,
+        job.warmup,
+        job.duration,
+        meter,
+        timeout=job.timeout,
+        meeting=meeting,
+    )
 
 
 async def verify_async(system: AsyncSystem, case: Case, *, compared: bool = True) -> None:

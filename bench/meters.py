@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from typing import Final
 
 import psutil
 
 from .recorder import CpuUse
+
+#: Linux: the clock of the CPU time of a process, all threads together (include/linux/posix-timers.h).
+_CPU_CLOCK: Final = 2
+_LINUX: Final = sys.platform == "linux"
 
 
 class CpuMeter:
@@ -66,6 +73,12 @@ class CpuMeter:
 
 
 def _seconds(process: psutil.Process) -> float:
+    """CPU time of a process: in nanoseconds where it has a clock for that, else in ticks of the kernel's."""
+    if _LINUX:
+        try:
+            return time.clock_gettime((~process.pid << 3) | _CPU_CLOCK)
+        except OSError:  # a worker that has just ended
+            return 0.0
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:  # a worker that has just ended

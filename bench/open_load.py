@@ -19,7 +19,7 @@ from .arrivals import Due
 from .by_due import ByDue
 from .calls import Calls
 from .meters import CpuMeter
-from .period import pause, settle
+from .period import Meeting, met, met_later, pause, settle
 from .recorder import Recorder, Samples
 from .systems import AsyncCall, SyncCall
 
@@ -37,15 +37,22 @@ class OpenLoop:
     Args:
         limit: calls in flight at most.
         recorder: for who wants to look at it meanwhile.
+        timeout: seconds that a call has from when it was due.
     """
 
     def __init__(
-        self, calls: Calls[AsyncCall], schedule: Schedule, limit: int, recorder: Recorder | None = None
+        self,
+        calls: Calls[AsyncCall],
+        schedule: Schedule,
+        limit: int,
+        recorder: Recorder | None = None,
+        *,
+        timeout: float = math.inf,
     ) -> None:
         self._calls = calls
         self._schedule = schedule
         self._limit = limit
-        self._record = ByDue(recorder or Recorder(), calls)
+        self._record = ByDue(recorder or Recorder(), calls, timeout)
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm = Alarm(self._look)
         self._due = Due(iter((math.inf,)), 0.0, 0.0)
@@ -56,16 +63,24 @@ class OpenLoop:
         return len(self._tasks)
 
     async def run(
-        self, warmup: float, duration: float, meter: CpuMeter, stop: asyncio.Event | None = None
+        self,
+        warmup: float,
+        duration: float,
+        meter: CpuMeter,
+        stop: asyncio.Event | None = None,
+        *,
+        meeting: Meeting | None = None,
     ) -> Samples:
         """Make load for ``warmup + duration`` seconds; calls that are due in the first part do not count.
 
-        ``stop`` ends it earlier.
+        Args:
+            stop: ends it earlier.
+            meeting: where the processes of one load wait for each other before the first call.
         """
         stop = stop or asyncio.Event()
         settle()
         meter.prepare()
-        begin = _clock() + _AHEAD
+        begin = await met_later(meeting) + _AHEAD
         due = self._due = Due(self._schedule(begin), begin + warmup, begin + warmup + duration)
         self._record.counts_from = due.counts_from
         with self._alarm:
@@ -116,12 +131,20 @@ class OpenLoop:
 
 
 def open_threads(
-    calls: Calls[SyncCall], schedule: Schedule, limit: int, warmup: float, duration: float, meter: CpuMeter
+    calls: Calls[SyncCall],
+    schedule: Schedule,
+    limit: int,
+    warmup: float,
+    duration: float,
+    meter: CpuMeter,
+    *,
+    timeout: float = math.inf,
+    meeting: Meeting | None = None,
 ) -> Samples:
     """The same for a blocking client: ``limit`` threads share what is behind the calls."""
     settle()
     meter.prepare()
-    record = ByDue(Recorder(), calls)
+    record = ByDue(Recorder(), calls, timeout)
     gate, dues = threading.Event(), list[Due]()
     threads = [
         threading.Thread(target=_behind_gate, args=(gate, dues, record), name=f"caller-{number}")
@@ -131,7 +154,7 @@ def open_threads(
         for thread in threads:
             thread.start()
         # Only now: to start many threads takes longer than some measurements.
-        begin = _clock() + _AHEAD
+        begin = met(meeting) + _AHEAD
         due = Due(schedule(begin), begin + warmup, begin + warmup + duration)
         record.counts_from = due.counts_from
         dues.append(due)

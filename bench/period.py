@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from .meters import CpuMeter
 from .recorder import CpuUse, Recorder, Samples
 
+#: Where processes that make load together wait for each other: tells that this one is there, blocks until all
+#: are, and gives when they go on, of :func:`time.monotonic`, which is one clock for the whole machine.
+Meeting = Callable[[], float]
 _clock = time.perf_counter
 
 
@@ -48,6 +52,16 @@ def settle() -> None:
     """The same collector state before every measurement, whatever ran before it in this process."""
     gc.collect()
     gc.freeze()
+
+
+def met(meeting: Meeting | None) -> float:
+    """When all processes go on; at once for one that makes load alone."""
+    return time.monotonic() if meeting is None else meeting()
+
+
+async def met_later(meeting: Meeting | None) -> float:
+    """The same in an event loop, whose calls go on meanwhile."""
+    return time.monotonic() if meeting is None else await asyncio.to_thread(meeting)
 
 
 async def pause(seconds: float, stop: asyncio.Event) -> None:

@@ -6,8 +6,10 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -16,6 +18,8 @@ import msgspec
 _Message = TypeVar("_Message")
 #: A child that was asked to stop gets this long before it is told, and then made, to.
 _STOP_SECONDS: Final = 5.0
+#: Seconds between two looks whether children still run.
+_LOOK_SECONDS: Final = 0.2
 
 
 class ChildError(RuntimeError):
@@ -72,7 +76,8 @@ class Child:
     def __exit__(self, *_: object) -> None:
         process = self._running()
         if process.stdin is not None:
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it is gone, and part of a message to it is left
+                process.stdin.close()
         if not (self._ends_with_stdin and _ended(process)):
             process.terminate()
             if not _ended(process):
@@ -129,11 +134,15 @@ class Child:
         """
         deadline = time.monotonic() + timeout
         while not probe():
-            if self._running().poll() is not None:
-                raise self._failure("ended")
+            self.check()
             if time.monotonic() > deadline:
                 raise self._failure(f"was not ready within {timeout:g} s")
             time.sleep(interval)
+
+    def check(self) -> None:
+        """Raises :class:`ChildError` where it has ended."""
+        if self._running().poll() is not None:
+            raise self._failure("ended")
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -144,6 +153,17 @@ class Child:
         tail = self._log.read_text(errors="replace").strip().splitlines()[-15:]
         quoted = "".join(f"\n    {line}" for line in tail)
         return ChildError(f"{self.name} {what}{'; its last words:' if quoted else ''}{quoted}")
+
+
+def watch(children: Sequence[Child], stopped: threading.Event) -> None:
+    """Wait until ``stopped`` is set: for a server that consists of other processes.
+
+    Raises:
+        ChildError: one of them has ended. It is not the server any more that was to be measured.
+    """
+    while not stopped.wait(_LOOK_SECONDS):
+        for child in children:
+            child.check()
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

@@ -236,7 +236,10 @@ def _levels(samples: Latencies, percents: Sequence[float]) -> list[float]:
 
 
 def merge(parts: Sequence[Samples]) -> Measurement:
-    """One measurement from those of processes that made load together. Percentiles are over all samples."""
+    """One measurement from those of processes that made load together, whose measured parts are the same.
+
+    Percentiles are over all samples.
+    """
     counted, late, refusals = (_joined(parts, name) for name in ("counted", "late", "refusals"))
     refused_p50, refused_p99 = _levels(refusals, (50, 99))
     first, *others = (part.cpu for part in parts)

@@ -144,6 +144,7 @@ GRPC_CHANNELS: Final = "grpc.aio channels"
 GRPC_THREADS: Final = "grpcio threads"
 CPP_CALLBACK: Final = "gRPC C++ callback"
 CPP_ASYNC: Final = "gRPC C++ async"
+CPP_CHANNELS: Final = "gRPC C++ channels"
 TRITON: Final = "Triton"
 THRIFT: Final = "Thrift Python"
 THRIFT_CPP: Final = "Thrift C++"
@@ -157,7 +158,8 @@ _TENSORWIRE: Final = ".peers.tensorwire_client:"
 _GRPC: Final = ".peers.grpc_client:"
 _GRPC_MODULES: Final = ("grpc", "google.protobuf")
 _SERVE: Final = "tensorwire serve, defaults"
-_CPP: Final = "no model behind it; one channel for each client process, no message limits"
+_CPP_ECHO: Final = "no model behind it, no message limits"
+_CPP: Final = f"{_CPP_ECHO}; one channel for each client process"
 _AIO: Final = "uvloop where installed, batches run in the event loop, no message limits"
 #: Not systems but ceilings: what the load generator reaches where nothing else has to be done.
 NULL: Final = "null"
@@ -243,12 +245,23 @@ SYSTEMS: Final[dict[str, System]] = {
             probe=".peers.grpc_cpp.peer:missing",
         ),
         System(
+            CPP_CHANNELS,
+            "grpc c++ callback",
+            ".peers.grpc_cpp.peer:open_channels",
+            verified=False,
+            native=True,
+            options=f"callback server and client in C++, {_CPP_ECHO}; eight channels with a connection each "
+            "in each client process",
+            probe=".peers.grpc_cpp.peer:missing",
+        ),
+        System(
             TRITON,
             "triton",
             _GRPC + "open_client",
             modules=(*_GRPC_MODULES, "onnx"),
             options="tritonserver of nvidia-pytriton 0.7.0; its only backend is Python: ONNX Runtime in one "
-            "process for each model, batches of up to 64 without a delay; client as grpc.aio, one channel",
+            "process for each instance of a model, batches with tensorwire's limit, without a delay; client "
+            "as grpc.aio, one channel",
             probe=".peers.triton.server:missing",
         ),
         System(

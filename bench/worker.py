@@ -1,7 +1,8 @@
 """The client process of one system: opens its client once, then measures one job after another.
 
-Reads a ``Job`` as a JSON line from stdin, answers with an ``Outcome``, and stops when
-stdin closes: ``python -m tensorwire.bench.worker SYSTEM ADDRESS SERVER_PID``.
+Reads a ``Job`` as a JSON line from stdin, answers with an ``Outcome``, and stops when stdin closes. Where
+other processes share the load it waits for an ``Onward`` before its first call, and before a closed loop is
+measured. Run as ``python -m tensorwire.bench.worker SYSTEM ADDRESS SERVER_PID``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import sys
 import msgspec
 
 from .child import Ready, run_loop, say
-from .load import Job, Outcome, run_async, run_sync, verify_async, verify_sync
+from .load import Job, Onward, Outcome, run_async, run_sync, verify_async, verify_sync
 from .meters import CpuMeter
 from .models import Case
+from .period import Meeting
 from .recorder import Samples, merge
 from .systems import SYSTEMS, System
 
 _decode = msgspec.json.Decoder(Job).decode
+_decode_onward = msgspec.json.Decoder(Onward).decode
 
 
 class _Known:
@@ -46,9 +49,21 @@ async def _serve_async(system: System, address: str, meter: CpuMeter) -> None:
                 for case in known.new(job):
                     await verify_async(client, case, compared=system.verified)
                     known.add(case)
-                say(_outcome(job, await run_async(client, job, meter)))
+                say(_outcome(job, await run_async(client, job, meter, _meeting(job))))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
+
+
+def _meeting(job: Job) -> Meeting | None:
+    return _meet if job.samples else None
+
+
+def _meet() -> float:
+    say(Outcome(waits=True))
+    line = sys.stdin.buffer.readline()
+    if not line:
+        raise EOFError("the harness is gone")
+    return _decode_onward(line).at
 
 
 def _outcome(job: Job, samples: Samples) -> Outcome:
@@ -59,13 +74,13 @@ def _serve_sync(system: System, address: str, meter: CpuMeter) -> None:
     known = _Known()
     with system.open_sync(address) as client:
         say(Ready())
-        for line in sys.stdin.buffer:
+        while line := sys.stdin.buffer.readline():
             try:
                 job = _decode(line)
                 for case in known.new(job):
                     verify_sync(client, case, compared=system.verified)
                     known.add(case)
-                say(_outcome(job, run_sync(client, job, meter)))
+                say(_outcome(job, run_sync(client, job, meter, _meeting(job))))
             except Exception as error:  # noqa: BLE001 - one failed job must not end the run
                 say(Outcome(failure=f"{client.code_of(error)}: {error}"))
 

@@ -8,6 +8,7 @@ waits for company.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, Protocol
@@ -52,7 +53,7 @@ class MicroBatcher:
         self._executor = executor
         self._idle = workers
         self._loop = asyncio.get_running_loop()
-        self._pending: list[_Pending] = []
+        self._pending: deque[_Pending] = deque()
         self._scheduled = False
 
     def submit(self, inputs: dict[str, Tensor], rows: int) -> asyncio.Future[list[Tensor]]:
@@ -71,6 +72,8 @@ class MicroBatcher:
     def _flush(self) -> None:
         self._scheduled = False
         batch = self._take()
+        if not batch:
+            return
         if self._executor is None:
             self._finish(batch, *attempt(self._run, batch))
         else:
@@ -85,14 +88,17 @@ class MicroBatcher:
         self._schedule()
 
     def _take(self) -> list[_Pending]:
+        """The next batch; empty where nobody waits any more."""
+        batch: list[_Pending] = []
         rows = 0
-        for count, item in enumerate(self._pending):
-            rows += item.rows
-            if rows > self._max_rows and count:
-                batch = self._pending[:count]
-                del self._pending[:count]
-                return batch
-        batch, self._pending = self._pending, []
+        while self._pending:
+            item = self._pending[0]
+            if not item.future.done():  # else the caller has gone, and nobody wants its answer
+                rows += item.rows
+                if batch and rows > self._max_rows:
+                    break
+                batch.append(item)
+            self._pending.popleft()
         return batch
 
     @staticmethod

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ..child import Ready, say, stop_event
-from ..processes import Child
+from ..processes import Child, watch
 
 _HOST: Final = "127.0.0.1"
 _READY_SECONDS: Final = 60.0
@@ -32,7 +32,11 @@ def _reserved_port() -> Generator[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until stdin closes."""
+    """Serve until stdin closes.
+
+    Raises:
+        ChildError: one of the servers did not become ready, or has ended.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for child in children:
             child.receive(Ready, _READY_SECONDS)
         say(Ready(f"{_HOST}:{port}"))
-        stopped.wait()
+        watch(children, stopped)
 
 
 if __name__ == "__main__":

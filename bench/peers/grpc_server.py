@@ -86,17 +86,19 @@ def status_of(code: int) -> Any:
     return next((status for status in _grpc.StatusCode if status.value[0] == code), _grpc.StatusCode.UNKNOWN)
 
 
-async def serve(infer: Any, bind: str, *, share_port: bool = False) -> tuple[Any, int]:
+async def serve(infer: Any, bind: str, *, share_port: bool = False, limit: int = 0) -> tuple[Any, int]:
     """Start a server whose ``ModelInfer`` is ``infer``.
 
     Args:
         bind: ``host:port``; port 0 for any.
         share_port: other processes listen at the same port.
+        limit: calls at the same time; more are refused with RESOURCE_EXHAUSTED. 0: no limit.
 
     Returns:
         The server and its port.
     """
-    server = _aio.server(options=server_options(share_port=share_port))
+    options = server_options(share_port=share_port)
+    server = _aio.server(options=options, maximum_concurrent_rpcs=limit or None)
     port = add_service(server, infer, bind)
     await server.start()
     return server, port
@@ -116,10 +118,10 @@ def add_service(server: Any, infer: Any, bind: str) -> int:
     return port
 
 
-async def run(infer: Any, bind: str, *, share_port: bool = False) -> None:
-    """Serve, say where, and stop when stdin closes or on SIGTERM."""
+async def run(infer: Any, bind: str, *, share_port: bool = False, limit: int = 0) -> None:
+    """Serve as :func:`serve`, say where, and stop when stdin closes or on SIGTERM."""
     host = bind.rpartition(":")[0]
-    server, port = await serve(infer, bind, share_port=share_port)
+    server, port = await serve(infer, bind, share_port=share_port, limit=limit)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
@@ -136,7 +138,8 @@ async def _main(options: argparse.Namespace) -> None:
         backend = stack.enter_context(ManagerBackend(options.repository))
         executor = stack.enter_context(ThreadPoolExecutor(options.executor)) if options.executor else None
         service = InferenceService(backend, executor, options.max_batch_bytes, max(1, options.executor))
-        await run(service.model_infer, options.bind, share_port=options.share_port)
+        limit = options.max_concurrent_rpcs
+        await run(service.model_infer, options.bind, share_port=options.share_port, limit=limit)
         # Last words, for who wants to know how the batches were.
         print(f"batches: {json.dumps(backend.counted)}", file=sys.stderr)
 
@@ -146,6 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = server_parser(__doc__)
     parser.add_argument(
         "--share-port", action="store_true", help="SO_REUSEPORT: other processes listen at the same port"
+    )
+    parser.add_argument(
+        "--max-concurrent-rpcs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="calls at the same time, of each process; others are refused; 0 (default): no limit",
     )
     run_loop(_main(parser.parse_args(arguments)))
 

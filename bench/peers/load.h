@@ -5,8 +5,9 @@
 //          [--warmup 0.15] [--duration 1] [--timeout 10]
 //          [--arrivals closed|fixed|poisson] [--rate 1000] [--phase 0] [--seed 0] [--samples FILE]
 //
-// Times are in seconds. A client connects, writes {} and waits for a line. Then it makes load, writes one line of
-// JSON and ends. Closed loop: the next call of a caller starts where its last one ended; calls in flight at the
+// Times are in seconds. A client connects, writes {} and waits for a line, which says when all clients begin: a
+// time of CLOCK_MONOTONIC. In a closed loop it does so again when it has warmed up: then the measured part begins.
+// At last it writes one line of JSON and ends. Closed loop: the next call of a caller starts where its last one ended; calls in flight at the
 // end count for the maximum and the errors only. Open loop: calls start when they are due, whatever became of
 // those before, and their latency counts from then; those count that are due in the measured part, and as many
 // are in flight as there are callers, at most: the others wait, with their clock running, and those that still
@@ -28,6 +29,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace load {
@@ -197,16 +199,43 @@ inline bool Right(const Options& options, const std::string& sent, const std::st
   return phase != kWarmup || sent.compare(0, received.size(), received) == 0;
 }
 
-// Says that it is ready, and waits until it shall begin.
-inline void WaitForGo() {
-  // Calls of an open loop are to start when they are due, not 50 us later.
-  prctl(PR_SET_TIMERSLACK, 1000);
+// Says that it has got so far, and waits until all have; when they go on.
+inline Clock::time_point Meet() {
   std::printf("{}\n");
   std::fflush(stdout);
+  std::string line;
   int c;
   while ((c = std::getchar()) != '\n') {
-    if (c == EOF) std::exit(0);
+    // The harness is gone: callers may be busy, and nobody waits for them.
+    if (c == EOF) std::_Exit(0);
+    line += static_cast<char>(c);
   }
+  return Clock::time_point(Seconds(std::atof(line.c_str())));
+}
+
+// Says that it is connected, and waits until the load shall begin.
+inline Clock::time_point WaitForGo() {
+  // Calls of an open loop are to start when they are due, not 50 us later.
+  prctl(PR_SET_TIMERSLACK, 1000);
+  const auto begin = Meet();
+  std::this_thread::sleep_until(begin);
+  return begin;
+}
+
+// Waits for the end of the warm-up; when the measured part begins. A closed loop is steady when as many calls have
+// ended as there are callers; slow ones may prolong its warm-up by three seconds.
+inline Clock::time_point WaitForMeasured(const Options& options, Clock::time_point begin,
+                                         const std::atomic<int64_t>& ended) {
+  const auto warm = begin + Seconds(options.warmup);
+  std::this_thread::sleep_until(warm);
+  if (!options.closed()) return warm;
+  const auto limit = warm + std::chrono::seconds(3);
+  while (options.warmup > 0 && ended.load(std::memory_order_relaxed) < options.in_flight && Clock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  const auto measured = Meet();
+  std::this_thread::sleep_until(measured);
+  return measured;
 }
 
 inline std::string Quoted(const std::string& text) {

@@ -1,7 +1,7 @@
 """Clients that are programs of their own: what they are asked, what they give, and several of them at once.
 
-Their part is ``load.h``: they connect, write a line, wait for one, make load, and write what came of it;
-every latency goes to a file. So their percentiles are computed where those of all other systems are.
+Their part is ``load.h``: they connect, wait for each other, make load, and write what came of it; every
+latency goes to a file. So their percentiles are computed where those of all other systems are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from ...rpc.errors import code_name
 from ..child import Ready
-from ..clients import parts
+from ..clients import AHEAD, parts
 from ..histogram import encode
 from ..load import Job
 from ..meters import CpuMeter
@@ -132,8 +132,8 @@ def _by_code(errors: dict[str, int]) -> dict[str, int]:
     return found
 
 
-def loads(job: Job, processes: int) -> list[Load]:
-    """What each of so many processes has to do of a job.
+def loads(job: Job, processes: int, channels: int = 1) -> list[Load]:
+    """What each of so many processes has to do of a job; none has more channels than callers.
 
     Raises:
         ChildError: it asks for what an echo does not have.
@@ -146,6 +146,7 @@ def loads(job: Job, processes: int) -> list[Load]:
             in_flight=part.concurrency,
             warmup=part.warmup,
             duration=part.duration,
+            channels=min(channels, part.concurrency),
             nbytes=case.input_bytes,
             model=case.model,
             reply=SIZED_REPLY if case.model == _HEAD else 0,
@@ -168,14 +169,18 @@ class NativeClients:
         server: an echo.
         count: processes, at most.
         logs: folder for what they write to stderr.
+        channels: connections of each process for which a job is made, where calls can share one.
     """
 
-    def __init__(self, name: str, program: Path, server: Server, count: int, logs: Path) -> None:
+    def __init__(
+        self, name: str, program: Path, server: Server, count: int, logs: Path, *, channels: int = 1
+    ) -> None:
         self._name = name
         self._program = program
         self._address = server.address
         self._count = count
         self._logs = logs
+        self._channels = channels
         self._meter = CpuMeter(server.pid)
 
     def __enter__(self) -> NativeClients:
@@ -188,7 +193,7 @@ class NativeClients:
         """See :meth:`~..systems.LoadClients.measure`."""
         if processes > self._count:
             raise ValueError(f"{processes} client processes are wanted, of {self._count}")
-        return self.run(loads(job, processes))
+        return self.run(loads(job, processes, self._channels))
 
     def run(self, loads: Sequence[Load]) -> Measurement:
         """Have one process for each of these, all at the same time.
@@ -202,8 +207,6 @@ class NativeClients:
                 stack.enter_context(self._child(number, load, file))
                 for number, (load, file) in enumerate(zip(loads, files, strict=True))
             ]
-            for child in children:
-                child.receive(Ready, _READY_SECONDS)
             cpu = self._go(children, loads[0])
             limit = loads[0].timeout + 2 * CALL_TIMEOUT
             found = [child.receive(Found, limit) for child in children]
@@ -217,11 +220,12 @@ class NativeClients:
 
     def _go(self, children: Sequence[Child], load: Load) -> CpuUse:
         """Have the load begin, and wait until it is over; what was used in the measured part."""
-        for child in children:
-            child.send({})
-        time.sleep(load.warmup)
+        measured = _send_on(children) + load.warmup
+        if load.arrivals == "closed":  # it has warmed up when every caller has had an answer
+            measured = _send_on(children)
+        _sleep_until(measured)
         self._meter.start()
-        time.sleep(load.duration)
+        _sleep_until(measured + load.duration)
         return self._meter.stop()
 
     def _measurement(
@@ -241,3 +245,17 @@ class NativeClients:
             for load, each, data in zip(loads, found, latencies, strict=True)
         ]
         return msgspec.structs.replace(merge(samples), histogram=encode(counted(samples)))
+
+
+def _send_on(children: Sequence[Child]) -> float:
+    """Wait until all of them wait, and have them go on at one time, which it gives: of the same clock."""
+    for child in children:
+        child.receive(Ready, _READY_SECONDS)
+    at = time.monotonic() + AHEAD
+    for child in children:
+        child.send(at)
+    return at
+
+
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))

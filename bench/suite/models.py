@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -158,3 +159,12 @@ def add_models(repository: Path, names: tuple[str, ...]) -> None:
     """Write models of :data:`MODELS` into a repository, each as version 1."""
     for name in names:
         _WRITERS[name](repository / name)
+
+
+def set_workers(repository: Path, count: int) -> None:
+    """Have all models of a repository say how many workers they have, where they do not; 0: leave them."""
+    for model in repository.iterdir() if count else ():
+        config = model / "model.toml"
+        text = config.read_text() if config.exists() else ""
+        if "workers" not in tomllib.loads(text):
+            config.write_text(f"{text}[workers]\ncount = {count}\n")

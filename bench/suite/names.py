@@ -7,6 +7,7 @@ from typing import Final
 from ..systems import (
     CPP_ASYNC,
     CPP_CALLBACK,
+    CPP_CHANNELS,
     FRONT_ENDS,
     FUSED,
     GRPC,
@@ -25,7 +26,7 @@ GRPC_PYTHON: Final = (GRPC, GRPC_CHANNELS, GRPC_THREADS)
 #: The same manager, models and engines behind each, so that they answer for any model.
 SERVING: Final = (*TENSORWIRE, *GRPC_PYTHON)
 #: They answer at once with what came: there is no model behind them.
-ECHOES: Final = (CPP_CALLBACK, CPP_ASYNC, THRIFT_CPP)
+ECHOES: Final = (CPP_CALLBACK, CPP_ASYNC, CPP_CHANNELS, THRIFT_CPP)
 #: Triton and Thrift in Python have the models behind them as well, with a scheduler of their own.
 ALL: Final = (*SERVING, TRITON, THRIFT, *ECHOES)
 #: Enough to decide by, in less time.

@@ -14,6 +14,9 @@ from .scenario import Beginning, Course, Situation, Stage
 #: Seconds that a call has.
 CALL_SECONDS: Final = 0.5
 FACTORS: Final = (1, 2, 5)
+#: Calls that the gRPC server has at the same time. At about a millisecond each for its one worker, the last
+#: of them is answered after half of what a call has.
+GRPC_LIMIT: Final = 256
 _CALLERS: Final = 32
 #: More than a server that refuses nothing holds back within the time of a call.
 _IN_FLIGHT: Final = 8192

@@ -96,6 +96,9 @@ class Scenario:
         extra: seconds that :meth:`Course.begin` takes for each system.
         executor: threads that run the batches of servers which would else run them in their event loop:
             right where models compute or wait; 0 where they are so quick that a thread costs more.
+        workers: of each model of tensorwire that does not say it itself; 0: its default.
+        grpc_limit: calls that a grpc.aio server has at the same time (``maximum_concurrent_rpcs``); it
+            refuses others. 0: it takes all.
         quick_systems: those of a quick run; empty where it does not have the scenario.
     """
 
@@ -106,6 +109,8 @@ class Scenario:
     length: float = 1.0
     extra: float = 0.0
     executor: int = 0
+    workers: int = 0
+    grpc_limit: int = 0
     quick_systems: tuple[str, ...] = ()
 
     @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..environment import cores
 from ..load import Job
 from ..models import sized
 from ..systems import CPP_CALLBACK, FRONT_ENDS, FUSED, GRPC, GRPC_THREADS, THREADS, TRITON, UNFUSED
 from .crowd import crowd_sizes
 from .models import BUSY, BUSY_PROCESSES, SLOW_SECONDS, SQUEEZENET, SWAPPED, TAIL_WORKERS
 from .names import ALL, QUICK, SERVING
-from .overload import CALL_SECONDS, OverloadCourse
+from .overload import CALL_SECONDS, GRPC_LIMIT, OverloadCourse
 from .real_models import TOKENS, tokens_model
 from .results import Axis, ScenarioInfo
 from .scenario import Scenario, Situation, category
@@ -29,6 +30,8 @@ _NO_MODEL: Final = (
     "behind them. Triton runs the same ONNX files in its Python backend. All others have the same manager "
     "and engine, and batch."
 )
+#: Batches that every server runs at the same time where models compute: tensorwire's default for threads.
+_REAL_WORKERS: Final = min(4, cores())
 _TAIL_QUICK: Final = (FUSED, UNFUSED, GRPC)
 
 
@@ -192,13 +195,16 @@ def _real() -> Scenario:
             notes=(
                 "SqueezeNet: structure from the onnx package, weights are constants.",
                 f"Tokens: {tokens_model()}.",
+                f"{_REAL_WORKERS} workers for each model: threads, processes or instances of Triton. Batches "
+                "have tensorwire's limit everywhere.",
             ),
         ),
         situations=tuple(
             Situation(x, label, closed(case, 8), length=length) for x, label, case, length in cases
         ),
         models=("squeezenet", "tokens"),
-        executor=2,
+        executor=_REAL_WORKERS,
+        workers=_REAL_WORKERS,
     )
 
 
@@ -240,12 +246,15 @@ def _overload() -> Scenario:
             notes=(
                 "One worker, which computes for about a millisecond a request.",
                 "Blocking clients cannot offer more than they have threads, so they take no part.",
+                f"grpc.aio has maximum_concurrent_rpcs={GRPC_LIMIT}, its own means against overload: it "
+                "refuses what comes beyond. It does not run calls whose time is over. tensorwire: defaults.",
             ),
         ),
         situations=OverloadCourse.situations(BUSY),
         course=OverloadCourse,
         models=("busy",),
         executor=1,
+        grpc_limit=GRPC_LIMIT,
         length=3.0,
         extra=1.0,
     )

@@ -18,7 +18,7 @@ from ..processes import ChildError, NotBuiltError
 from ..recorder import Measurement
 from ..servers import Server, start_server
 from ..systems import SYSTEMS, LoadClients
-from .models import add_models
+from .models import add_models, set_workers
 from .results import NotRun
 from .scenario import Scenario
 
@@ -28,8 +28,10 @@ _PATIENCE: Final = 3
 #: Calls in flight of one client process that needs a thread for each, in an open loop.
 _THREADS: Final = 128
 _DEAD: Final = "its server has ended"
-#: Servers that can have their batches run in threads.
-_WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads")
+#: Servers that can be told how many batches run at the same time, outside of their event loop.
+_WITH_EXECUTOR: Final = ("grpc", "grpc processes", "grpc threads", "triton")
+#: Servers that can be told how many calls they have at the same time.
+_WITH_LIMIT: Final = ("grpc", "grpc processes")
 
 
 class RunningStage:
@@ -120,8 +122,9 @@ class RunningStage:
         elif self._failures[system] >= _PATIENCE:
             self.lose(system, f"failed {self._failures[system]} times in a row: {reason}")
         else:
-            self._closers.pop(system).close()
             try:
+                # None are left where they could not be started again before.
+                self._closers.pop(system, ExitStack()).close()
                 self._connect(system)
             except (ChildError, OSError) as error:
                 self.lose(system, f"its clients could not be started again: {error}")
@@ -149,8 +152,13 @@ class RunningStage:
         return open_clients(system, self.server(system), self._scenario.processes, self._directory)
 
     def _flags(self, key: str) -> tuple[str, ...]:
-        threads = self._scenario.executor
-        return ("--executor", str(threads)) if threads and key in _WITH_EXECUTOR else ()
+        threads, limit = self._scenario.executor, self._scenario.grpc_limit
+        flags: list[str] = []
+        if threads and key in _WITH_EXECUTOR:
+            flags += ["--executor", str(threads)]
+        if limit and key in _WITH_LIMIT:
+            flags += ["--max-concurrent-rpcs", str(limit)]
+        return tuple(flags)
 
     def _build(self, key: str) -> Path:
         """A repository for each server: one that changes is of one server only."""
@@ -158,6 +166,7 @@ class RunningStage:
         if not template.exists():
             build_repository(template)
             add_models(template, self._scenario.models)
+            set_workers(template, self._scenario.workers)
         repository = self._directory / f"models-{key}"
         shutil.copytree(template, repository)
         return repository

@@ -92,6 +92,13 @@ def test_the_share_of_slow_calls_is_kept(share: float, seed: int) -> None:
     assert flags == list(itertools.islice(slow_flags(share, seed), 20_000))
 
 
+def test_what_is_slow_does_not_depend_on_when_it_is_due() -> None:
+    gaps = np.diff(first("poisson", 1.0, 0.0, 20_001, seed=3))
+    flags = np.array(list(itertools.islice(slow_flags(0.3, 3), 20_001)), np.float64)
+    for shift in (0, 1):
+        assert abs(float(np.corrcoef(gaps, flags[shift:][: len(gaps)])[0, 1])) < 0.05
+
+
 def test_calls_are_due_until_the_end_and_count_after_the_warm_up() -> None:
     due = Due(due_times("fixed", 10.0, 0.0), counts_from=0.5, end=1.0)
     taken: list[float] = []

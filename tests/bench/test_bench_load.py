@@ -17,15 +17,17 @@ import pytest
 from tensorwire.bench.calls import Calls
 from tensorwire.bench.child import Ready
 from tensorwire.bench.cli import main
+from tensorwire.bench.clients import Clients
 from tensorwire.bench.closed_load import closed_loop, closed_threads
 from tensorwire.bench.load import Job, run_sync, verify_sync
 from tensorwire.bench.meters import CpuMeter
 from tensorwire.bench.models import CASE_OF_NAME, OUTPUT, Array, Case
-from tensorwire.bench.processes import Child, ChildError
+from tensorwire.bench.processes import Child, ChildError, watch
 from tensorwire.bench.quick import Group, run
 from tensorwire.bench.recorder import Measurement, latencies, merge
 from tensorwire.bench.results import Settings
-from tensorwire.bench.systems import CALL_TIMEOUT, ECHO, GRPC
+from tensorwire.bench.servers import Server
+from tensorwire.bench.systems import CALL_TIMEOUT, ECHO, GRPC, NULL
 
 
 def name_of(error: Exception) -> str:
@@ -53,6 +55,46 @@ def test_closed_loop_keeps_every_caller_busy_and_counts_errors() -> None:
     assert measurement.requests > 8
     assert measurement.errors["OSError"] > 0
     assert measurement.max >= measurement.p99 >= measurement.p50 > 0
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_the_processes_of_one_load_meet_before_it_and_when_all_have_warmed_up(blocking: bool) -> None:
+    ended = 0
+    seen: list[int] = []
+
+    def call() -> None:
+        nonlocal ended
+        time.sleep(0)
+        ended += 1
+
+    async def call_later() -> None:
+        await asyncio.sleep(0)
+        call()
+
+    def meeting() -> float:
+        seen.append(ended)
+        return time.monotonic()
+
+    meter = CpuMeter(os.getpid())
+    if blocking:
+        samples = closed_threads(Calls([call], name_of), 3, 0.01, 0.02, meter, meeting=meeting)
+    else:
+        calls = Calls([call_later], name_of)
+        samples = asyncio.run(closed_loop(calls, 3, 0.01, 0.02, meter, meeting=meeting))
+    before, warm = seen
+    assert before == 0
+    assert warm >= 3
+    assert samples.answered > 0
+
+
+def test_processes_that_cannot_measure_together_say_why_and_end(tmp_path: Path) -> None:
+    log = tmp_path / "echo.log"
+    with Child("the echo", ["-m", "tensorwire.bench.echo"], log) as echo:
+        server = Server(echo.receive(Ready, 30).address, echo.pid)
+        job = Job(case="no such case", concurrency=2, warmup=0.0, duration=0.01)
+        clients = Clients(NULL, server, 2, tmp_path)
+        with clients, pytest.raises(ChildError, match=r"could not measure: .*no such case"):
+            clients.measure(job, 2)
 
 
 class FakeSync:
@@ -166,6 +208,23 @@ subprocess.run([sys.executable, '-c', {"import sys; " + spin!r}])"""
         assert meter.finish(used).server > used.server
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels count ticks")
+def test_a_meter_sees_less_than_a_tick_of_the_kernel(tmp_path: Path) -> None:
+    with child(
+        "import sys\nfor line in sys.stdin: print(line, end='', flush=True)", tmp_path / "log"
+    ) as echo:
+        meter = CpuMeter(echo.pid)
+        echo.send(Ready())
+        echo.receive(Ready, 10)
+        meter.start()
+        echo.send(Ready())
+        echo.receive(Ready, 10)
+        used = meter.stop()
+    assert 0 < used.server < 1
+    meter.start()
+    assert meter.stop().server == 0  # it is gone
+
+
 def test_wrong_answers_are_refused() -> None:
     with pytest.raises(ValueError, match="answered wrongly"):
         verify_sync(FakeSync(wrong=True), CASE_OF_NAME["64 B"])
@@ -201,6 +260,41 @@ def test_a_dead_child_is_reported_with_its_last_words(tmp_path: Path) -> None:
             dead.receive(Ready, 10)
         with pytest.raises(ChildError, match="ended"):
             dead.wait_until(lambda: False, 10)
+
+
+def test_a_child_that_is_gone_takes_no_messages_and_is_left_in_peace(tmp_path: Path) -> None:
+    with child("", tmp_path / "log") as gone:
+        # Until it has exited: its output may end before its input does.
+        with pytest.raises(ChildError, match="ended"):
+            gone.wait_until(lambda: False, 10)
+        with pytest.raises(ChildError, match="is gone"):
+            gone.send(Ready())
+
+
+def test_a_server_of_several_processes_notices_that_one_has_ended(tmp_path: Path) -> None:
+    stays, ends = (
+        child(code, tmp_path / name)
+        for name, code in (("stays", "import sys; sys.stdin.read()"), ("ends", "import sys; sys.exit('no')"))
+    )
+    stopped = threading.Event()
+    with stays, ends, pytest.raises(ChildError, match=r"ended; its last words:\n +no"):
+        watch([stays, ends], stopped)
+    stopped.set()
+    watch([stays, ends], stopped)
+
+
+LAUNCHED = """import os, subprocess, sys
+subprocess.run([sys.executable, '-m', 'tensorwire.bench.peers.triton.launch', sys.executable, '-c',
+    "import os, signal; print(os.getpid(), flush=True); signal.pause()"])"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_a_launched_program_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    with child(LAUNCHED, tmp_path / "log") as parent:
+        launched = psutil.Process(parent.receive(int, 10))
+        psutil.Process(parent.pid).kill()
+        launched.wait(10)
+    assert not launched.is_running()
 
 
 def test_a_silent_child_times_out(tmp_path: Path) -> None:

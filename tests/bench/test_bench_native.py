@@ -71,6 +71,12 @@ def test_processes_share_callers_and_rate() -> None:
     }
 
 
+def test_no_process_has_more_channels_than_callers() -> None:
+    job = Job(case="64 B", concurrency=11, warmup=0.1, duration=1.0)
+    assert [part.channels for part in loads(job, 2, channels=6)] == [6, 5]
+    assert [part.channels for part in loads(job, 2)] == [1, 1]
+
+
 def test_other_cases_come_back_whole() -> None:
     (part,) = loads(Job(case="4 KiB", concurrency=1, warmup=0.1, duration=1.0), 1)
     assert (part.model, part.nbytes, part.reply) == ("vector1024", 4096, 0)

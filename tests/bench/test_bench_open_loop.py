@@ -141,6 +141,30 @@ def test_failures_count_by_code_and_only_refusals_are_timed(kind: str) -> None:
     assert failed + len(latencies([samples])) == round(samples.offered * 0.1)
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+def test_answers_that_come_too_late_for_who_asked_have_failed(blocking: bool) -> None:
+    class Late:
+        """Answers after the calls behind it have waited for longer than they have."""
+
+        code_of = staticmethod(code_of)
+
+        def caller(self, *_: Any) -> Any:
+            call = Counting(0.02)
+            return call.block if blocking else call.later
+
+    job = Job(case="64 B", concurrency=1, warmup=0.0, duration=0.2, arrivals="fixed", rate=1000, timeout=0.05)
+    system: Any = Late()
+    meter = CpuMeter(os.getpid())
+    samples = (
+        load.run_sync(system, job, meter) if blocking else asyncio.run(load.run_async(system, job, meter))
+    )
+    found = merge([samples])
+    assert found.errors["DEADLINE_EXCEEDED"] > 0
+    assert found.requests + found.errors["DEADLINE_EXCEEDED"] + found.unsent <= samples.offered * 0.2 + 1
+    answered = len(latencies([samples])) - found.unsent
+    assert found.requests <= answered <= 3  # the first ones
+
+
 @RUNS
 def test_slow_calls_are_answered_but_their_latency_is_left_out(kind: str) -> None:
     quick, slow = Counting(), Counting(0.05)

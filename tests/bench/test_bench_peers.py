@@ -131,6 +131,25 @@ def test_a_caller_that_is_gone_does_not_shift_the_others() -> None:
     assert asyncio.run(calls())[0].tolist() == [[10.0]]
 
 
+def test_a_caller_that_is_gone_is_not_computed_for() -> None:
+    engine = Engine()
+
+    async def calls(executor: ThreadPoolExecutor) -> None:
+        batcher = MicroBatcher(engine, 2, executor)
+        stays, *gone = (batcher.submit(rows(value), 1) for value in (1.0, 2.0, 3.0))
+        for future in gone:
+            future.cancel()
+        await stays
+        # Nobody waits any more; who comes then is served all the same.
+        batcher.submit(rows(4.0), 1).cancel()
+        await asyncio.sleep(0)
+        await asyncio.gather(*(batcher.submit(rows(value), 1) for value in (5.0, 6.0, 7.0)))
+
+    with ThreadPoolExecutor(1) as executor:
+        asyncio.run(calls(executor))
+    assert engine.batches == [1, 2, 1]
+
+
 class Aborted(Exception):
     """What the fake context raises."""
 

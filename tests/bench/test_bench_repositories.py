@@ -10,6 +10,8 @@ import pytest
 from tensorwire.bench.models import build_repository
 from tensorwire.bench.peers.repositories import copy_with_processes
 from tensorwire.bench.peers.triton.server import convert, missing
+from tensorwire.bench.suite.models import set_workers
+from tensorwire.manager.config import load_model_config
 
 
 @pytest.fixture
@@ -28,16 +30,32 @@ def test_a_copy_says_processes_and_keeps_the_rest(repository: Path, tmp_path: Pa
     assert (copy / "head" / "1" / "model.onnx").exists()
 
 
+def test_models_say_how_many_workers_they_have_unless_they_do(repository: Path) -> None:
+    config = repository / "head" / "model.toml"
+    config.write_text("[workers]\ncount = 2\n")
+    (repository / "image" / "model.toml").write_text("[batching]\nmax_batch_size = 4\n")
+    set_workers(repository, 3)
+    assert tomllib.loads(config.read_text()) == {"workers": {"count": 2}}
+    found = tomllib.loads((repository / "image" / "model.toml").read_text())
+    assert found == {"batching": {"max_batch_size": 4}, "workers": {"count": 3}}
+    assert load_model_config(repository / "matmul16" / "model.toml").workers.count == 3
+
+
 def test_triton_gets_the_newest_version_of_what_takes_batches(repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository / "matmul16" / "1", repository / "matmul16" / "12")
     (repository / "python" / "1").mkdir(parents=True)
     (repository / "python" / "1" / "model.py").write_text("class Model: ...")
     target = tmp_path / "triton"
     target.mkdir()
-    assert convert(repository, target, tmp_path) == ["python"]
+    (repository / "head" / "model.toml").write_text("[batching]\nmax_batch_size = 5\n")
+    assert convert(repository, target, tmp_path, instances=3) == ["python"]
     models = {path.name for path in (target / "models").iterdir()}
     assert models == {"matmul16", "vector1024", "image", "head"}
     config = (target / "models" / "head" / "config.pbtxt").read_text()
+    assert "max_batch_size: 5\n" in config
+    assert "count: 3 }" in config
+    # As tensorwire: an image does not wait for others.
+    assert "max_batch_size: 1\n" in (target / "models" / "image" / "config.pbtxt").read_text()
     assert 'input [{ name: "x" data_type: TYPE_FP32 dims: [-1] }]' in config
     assert 'output [{ name: "y" data_type: TYPE_FP32 dims: [4] }]' in config
     assert {path.name for path in (target / "models" / "matmul16" / "1").iterdir()} == {

@@ -18,6 +18,7 @@ from tensorwire.bench.servers import SERVERS, Server, start_server
 from tensorwire.bench.systems import (
     CPP_ASYNC,
     CPP_CALLBACK,
+    CPP_CHANNELS,
     FRONT_ENDS,
     FUSED,
     GRPC,
@@ -60,7 +61,7 @@ FLAGS = {
     "tensorwire front ends": ("--settle-time", "0"),
     "grpc": ("--executor", "2"),
 }
-NATIVE = (CPP_CALLBACK, CPP_ASYNC, THRIFT_CPP)
+NATIVE = (CPP_CALLBACK, CPP_ASYNC, CPP_CHANNELS, THRIFT_CPP)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,14 @@ def test_a_native_system_tells_of_a_server_that_is_gone(tmp_path: Path) -> None:
     job = Job(case="64 B", concurrency=1, warmup=0.0, duration=0.05)
     with clients as gone, pytest.raises(ChildError, match="cannot connect"):
         gone.measure(job, 1)
+
+
+def test_a_grpc_server_with_a_limit_refuses_what_comes_beyond(repository: Path, tmp_path: Path) -> None:
+    limited = start_server("grpc", repository, tmp_path, ("--max-concurrent-rpcs", "1"))
+    with limited as server, open_clients(GRPC, server, 1, tmp_path) as clients:
+        measured = clients.measure(Job(case="64 B", concurrency=8, warmup=0.0, duration=0.1), 1)
+    assert measured.requests > 0
+    assert measured.refused == measured.errors["RESOURCE_EXHAUSTED"] > 0
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -50,6 +50,8 @@ class Run {
 
   const load::Options& options;
   std::atomic<int> phase{load::kWarmup};
+  // Calls of the warm-up.
+  std::atomic<int64_t> ended{0};
 
  private:
   std::mutex mutex_;
@@ -97,6 +99,7 @@ class Caller {
                !load::Right(run_->options, request_.raw_input_contents(0), response_.raw_output_contents(0), phase)) {
       error = "wrong answer";
     }
+    if (phase == load::kWarmup) run_->ended.fetch_add(1, std::memory_order_relaxed);
     const int ended = closed ? phase : run_->phase.load(std::memory_order_relaxed);
     recorder.Add(std::chrono::duration<double>(now - due_).count(), phase, ended, error);
     if (closed && phase != load::kOver) {
@@ -156,20 +159,19 @@ int main(int argc, char** argv) {
   for (int i = 0; i < options.in_flight; ++i) {
     callers.push_back(std::make_unique<Caller>(&run, stubs[i % stubs.size()].get(), i));
   }
-  load::WaitForGo();
-  const auto begin = Clock::now();
+  const auto begin = load::WaitForGo();
   std::optional<std::thread> dispatcher;
   load::Recorder unsent;
   if (options.closed()) {
-    for (int i = 0; i < options.in_flight; ++i) run.Take(begin)->Call(Clock::now(), load::kWarmup);
+    for (int i = 0; i < options.in_flight; ++i) run.Take(Clock::now())->Call(Clock::now(), load::kWarmup);
   } else {
     dispatcher.emplace(Open, &run, begin, &unsent);
   }
-  std::this_thread::sleep_until(begin + load::Seconds(options.warmup));
+  const auto measured = load::WaitForMeasured(options, begin, run.ended);
   const double cpu = load::CpuSeconds();
   const auto started = Clock::now();
   run.phase = load::kMeasured;
-  std::this_thread::sleep_for(load::Seconds(options.duration));
+  std::this_thread::sleep_until(measured + load::Seconds(options.duration));
   run.phase = load::kOver;
   const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
   const double used = load::CpuSeconds() - cpu;

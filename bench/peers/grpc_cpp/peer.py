@@ -17,6 +17,8 @@ from ..native import Load, NativeClients
 BUILD: Final = Path(__file__).parents[3] / "build" / "peers" / "grpc_cpp"
 _NAME: Final = "gRPC C++"
 _READY_SECONDS: Final = 30.0
+#: As many as the client in Python has where it has several.
+_CHANNELS: Final = 8
 
 
 class Binaries(NamedTuple):
@@ -85,6 +87,11 @@ def start_server(program: str, log: Path, flags: Sequence[str] = ()) -> Generato
 def open_clients(server: Server, count: int, logs: Path) -> NativeClients:
     """Client processes; raises :class:`NotBuiltError` where they were not built."""
     return NativeClients(_NAME, binaries().client, server, count, logs)
+
+
+def open_channels(server: Server, count: int, logs: Path) -> NativeClients:
+    """The same with several channels in each process."""
+    return NativeClients(f"{_NAME} channels", binaries().client, server, count, logs, channels=_CHANNELS)
 
 
 @contextmanager

@@ -30,8 +30,9 @@ double SecondsSince(Clock::time_point then, Clock::time_point now = Clock::now()
 
 class Caller {
  public:
-  Caller(const load::Options& options, const std::atomic<int>* phase, int number)
-      : options_(options), phase_(phase) {
+  // ended: calls of the warm-up, of all callers.
+  Caller(const load::Options& options, const std::atomic<int>* phase, std::atomic<int64_t>* ended, int number)
+      : options_(options), phase_(phase), ended_(ended) {
     request_.model_name = options.model;
     request_.inputs.resize(1);
     Tensor& input = request_.inputs[0];
@@ -49,6 +50,7 @@ class Caller {
       const std::string error = Call();
       const auto ended = Clock::now();
       phase = phase_->load(std::memory_order_relaxed);
+      if (phase == load::kWarmup) ended_->fetch_add(1, std::memory_order_relaxed);
       recorder.Add(SecondsSince(started, ended), phase, phase, error);
       started = ended;
     }
@@ -116,6 +118,7 @@ class Caller {
 
   const load::Options& options_;
   const std::atomic<int>* phase_;
+  std::atomic<int64_t>* ended_;
   InferRequest request_;
   std::shared_ptr<TSocket> socket_;
   std::unique_ptr<InferenceClient> client_;
@@ -126,14 +129,16 @@ class Caller {
 int main(int argc, char** argv) {
   const load::Options options = load::Parse(argc, argv);
   std::atomic<int> phase{load::kWarmup};
+  std::atomic<int64_t> ended{0};
   std::vector<std::unique_ptr<Caller>> callers;
   try {
-    for (int i = 0; i < options.in_flight; ++i) callers.push_back(std::make_unique<Caller>(options, &phase, i));
+    for (int i = 0; i < options.in_flight; ++i) {
+      callers.push_back(std::make_unique<Caller>(options, &phase, &ended, i));
+    }
   } catch (const TTransportException& error) {
     load::Fail("cannot connect to " + options.address + ": " + error.what());
   }
-  load::WaitForGo();
-  const auto begin = Clock::now();
+  const auto begin = load::WaitForGo();
   load::Schedule schedule(options, begin);
   std::vector<std::thread> threads;
   for (const auto& caller : callers) {
@@ -141,11 +146,11 @@ int main(int argc, char** argv) {
       options.closed() ? caller->Closed() : caller->Open(&schedule);
     });
   }
-  std::this_thread::sleep_until(begin + load::Seconds(options.warmup));
+  const auto measured = load::WaitForMeasured(options, begin, ended);
   const double cpu = load::CpuSeconds();
   const auto started = Clock::now();
   phase = load::kMeasured;
-  std::this_thread::sleep_for(load::Seconds(options.duration));
+  std::this_thread::sleep_until(measured + load::Seconds(options.duration));
   phase = load::kOver;
   const double seconds = SecondsSince(started);
   const double used = load::CpuSeconds() - cpu;

@@ -16,14 +16,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ....manager.config import derive_max_batch_size, load_model_config
+from ....rpc.types import TensorSpec
 from ...child import Ready, say, stop_event
-from ...processes import Child, NotBuiltError
+from ...processes import Child, NotBuiltError, watch
 from ...servers import free_port
 
 #: Where ``make bench-triton`` leaves it.
 INSTALLED: Final = Path(__file__).parents[3] / "build" / "peers" / "triton"
 _READY_SECONDS: Final = 60.0
-_MAX_BATCH: Final = 64
 #: ONNX element type -> Triton's.
 _TYPES: Final = {1: "TYPE_FP32", 2: "TYPE_UINT8", 6: "TYPE_INT32", 7: "TYPE_INT64", 11: "TYPE_FP64"}
 
@@ -64,10 +65,11 @@ def _unresolved(program: Path) -> str:
     return f"{program.name}: {found.stderr.strip()}" if found.returncode else ""
 
 
-def convert(repository: Path, target: Path, site: Path = INSTALLED) -> list[str]:
-    """Make Triton's model repository in ``target / "models"``.
+def convert(repository: Path, target: Path, site: Path = INSTALLED, *, instances: int = 1) -> list[str]:
+    """Make Triton's model repository in ``target / "models"``; batches have the limit that tensorwire has.
 
     Args:
+        instances: of each model, which run batches at the same time.
         site: packages for its Python backend.
 
     Returns:
@@ -78,7 +80,7 @@ def convert(repository: Path, target: Path, site: Path = INSTALLED) -> list[str]
     for model in sorted(path for path in repository.iterdir() if path.is_dir()):
         names = [path.parent.name for path in model.glob("*/model.onnx")]
         newest = max((int(name) for name in names if name.isdecimal()), default=None)
-        config = None if newest is None else _config(model / str(newest) / "model.onnx")
+        config = None if newest is None else _config(model, newest, instances)
         if config is None:
             left_out.append(model.name)
             continue
@@ -90,10 +92,11 @@ def convert(repository: Path, target: Path, site: Path = INSTALLED) -> list[str]
     return left_out
 
 
-def _config(path: Path) -> str | None:
-    """The configuration for an ONNX file; None where its first dimensions are not the batch."""
+def _config(model: Path, version: int, instances: int) -> str | None:
+    """The configuration for an ONNX model; None where its first dimensions are not the batch."""
     import onnx
 
+    path = model / str(version) / "model.onnx"
     graph = cast(Any, onnx).load(str(path), load_external_data=False).graph
     weights = {weight.name for weight in graph.initializer}
     inputs, outputs = [each for each in graph.input if each.name not in weights], list(graph.output)
@@ -101,10 +104,30 @@ def _config(path: Path) -> str | None:
     if None in specs:
         return None
     return (
-        f'backend: "python"\nmax_batch_size: {_MAX_BATCH}\n'
+        f'backend: "python"\nmax_batch_size: {_most_rows(model, inputs)}\n'
         f"input [{', '.join(map(str, specs[: len(inputs)]))}]\n"
         f"output [{', '.join(map(str, specs[len(inputs) :]))}]\n"
-        "instance_group [{ kind: KIND_CPU count: 1 }]\ndynamic_batching { }\n"
+        f"instance_group [{{ kind: KIND_CPU count: {instances} }}]\ndynamic_batching {{ }}\n"
+    )
+
+
+def _most_rows(model: Path, inputs: Iterable[Any]) -> int:
+    """What the model's file says, else what tensorwire derives from its inputs."""
+    from onnx import helper
+
+    said = load_model_config(model / "model.toml").batching.max_batch_size
+    if said is not None:
+        return said
+    tensors = [(each.name, each.type.tensor_type) for each in inputs]
+    return derive_max_batch_size(
+        tuple(
+            TensorSpec(
+                name,
+                helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
+                tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim),
+            )
+            for name, tensor in tensors
+        )
     )
 
 
@@ -150,26 +173,31 @@ def main() -> None:
 
     Raises:
         NotBuiltError: it cannot run here.
+        ChildError: it did not become ready, or has ended.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("repository", type=Path)
+    parser.add_argument(
+        "--executor", type=int, default=1, metavar="N", help="instances of each model (default 1)"
+    )
     options = parser.parse_args()
     if reason := missing():
         raise NotBuiltError(reason)
     stopped, port = stop_event(), free_port()
     with tempfile.TemporaryDirectory(prefix="tensorwire-triton-") as folder:
         target = Path(folder)
-        for model in convert(options.repository, target):
+        for model in convert(options.repository, target, instances=options.executor):
             print(f"not served by Triton: {model}", file=sys.stderr)
         arguments = list(_arguments(target, _backends(target, INSTALLED.resolve()), port))
         log = target / "triton.log"
-        program = _program(INSTALLED)
-        with Child("tritonserver", arguments, log, ends_with_stdin=False, program=program) as triton:
-            triton.wait_until(lambda: _listens(port), _READY_SECONDS)
+        # It does not read its stdin, so it would outlive this process where that is killed.
+        command = ["-m", f"{__package__}.launch", str(_program(INSTALLED)), *arguments]
+        with Child("tritonserver", command, log, ends_with_stdin=False) as triton:
+            triton.wait_until(lambda: stopped.is_set() or _listens(port), _READY_SECONDS)
             say(Ready(f"127.0.0.1:{port}"))
-            stopped.wait()
+            watch([triton], stopped)
 
 
 if __name__ == "__main__":
