@@ -14,7 +14,7 @@ from .verdict import Standing, Verdict
 #: More points than this are named by the first, the last and their number.
 _NAMED: Final = 4
 _HEADLINES: Final = {
-    "yes": "Yes: in no scenario was gRPC faster than tensorwire.",
+    "yes": "Yes: by the figure that decides, in no scenario was gRPC faster than tensorwire.",
     "mostly": "For most of what was measured; read where not first.",
     "no": "No: gRPC was faster too often.",
     "open": "This run cannot say: it shows no difference to gRPC, or did not measure both.",
@@ -41,6 +41,7 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
         counts: how often tensorwire was faster and slower than gRPC.
         slower: where its best system was slower than a peer, gRPC first; a sentence each.
         others: the same for its other systems.
+        tails: where the p99 of its best system was worse than a peer's, though throughput decides there.
         cautions: what a reader must know before believing it.
     """
 
@@ -59,7 +60,7 @@ def lead(suite: Suite, verdict: Verdict) -> Lead:
     headline = _HEADLINES[verdict.answer]
     lost = [one for one in verdict.standings if one.lost]
     if verdict.answer == "yes" and any(one.best for one in lost):
-        headline = "Yes: in no scenario was gRPC faster than tensorwire; another peer was, see below."
+        headline = f"{headline.removesuffix('.')}; another peer was, see below."
     return Lead(
         headline=headline,
         counts=_counts(verdict),
@@ -90,8 +91,8 @@ def _counts(verdict: Verdict) -> str:
     ]
     several = "comparisons" if len(found) > 1 else "comparison"
     return (
-        f"tensorwire's best system of each scenario against gRPC, Python and C++, in {len(found)} {several}: "
-        f"{', '.join(parts)}."
+        "By the figure that decides, tensorwire's best system of each scenario against gRPC, Python and C++, "
+        f"in {len(found)} {several}: {', '.join(parts)}."
     )
 
 
@@ -162,7 +163,6 @@ def _cautions(suite: Suite, verdict: Verdict) -> list[str]:
 
 def _glance(info: ScenarioInfo, verdict: Verdict) -> Glance:
     found = verdict.against(scenario=info.key)
-    peers = list(dict.fromkeys(one.theirs for one in found if one.lost))
     return Glance(
         scenario=info.key,
         title=info.title,
@@ -170,8 +170,18 @@ def _glance(info: ScenarioInfo, verdict: Verdict) -> Glance:
         best=verdict.best.get(info.key, ""),
         python=_gains([one for one in found if one.theirs == BASELINE]),
         cpp=_gains([one for one in found if family(one.theirs) == "grpc c++"]),
-        slower=", ".join(peers) if peers else "none shown" if found else "",
+        slower=_slower_than(found, [one for one in verdict.tails if one.best and one.scenario == info.key]),
     )
+
+
+def _slower_than(found: Sequence[Standing], tails: Sequence[Standing]) -> str:
+    """Peers that did better by what decides, then those that did by p99 only."""
+    peers, by_p99 = (list(dict.fromkeys(one.theirs for one in each if one.lost)) for each in (found, tails))
+    if not found:
+        return ""
+    told = ", ".join(peers) if peers else "none shown"
+    others = [peer for peer in by_p99 if peer not in peers]
+    return f"{told}; by p99: {', '.join(others)}" if others else told
 
 
 def _gains(found: Sequence[Standing]) -> str:

@@ -16,12 +16,15 @@ SPLIT_NOTE: Final = (
     "Wall time per request: of the RPC layer with an echo behind it, of the engine in a loop, what the two "
     "add up to, and of the server with the engine. Where both is less than predicted, they overlap in time."
 )
-NOWHERE_SLOWER: Final = "Nowhere is shown that tensorwire's best system of a scenario is slower than a peer."
+NOWHERE_SLOWER: Final = (
+    "Nowhere is shown that tensorwire's best system of a scenario is slower than a peer, "
+    "neither by what decides there nor by p99."
+)
 RATIO_NOTE: Final = (
     "Ratios above 1x: tensorwire is better by so much, whichever way the figure goes. "
     f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing.'
 )
-TAIL_NOTE: Final = "Where throughput decides, these p99 are worse than a peer's in the same situation."
+TAIL_NOTE: Final = "Slower by p99 than a peer, where throughput decides:"
 CEILINGS_NOTE: Final = "What the load generator reaches against a server that answers without looking."
 AGAIN: Final = (
     ("make bench", "all of it, under 20 minutes"),

@@ -55,7 +55,6 @@ def summary(suite: Suite, *, level: int = 1, pictures: Pictures | None = None) -
         ),
         ("Network and computing apart", _split(suite, (pictures or {}).get("split", []))),
         ("Ceilings of the load generator", _ceilings(suite)),
-        ("Slower by p99", [TAIL_NOTE, bullets(first.tails)] if first.tails else []),
         ("Not run", _not_run(suite)),
         ("Failed calls and rounds", [bullets(failure_lines(verdict))] if verdict.unanswered else []),
         ("Repeat it", ["\n".join(f"    {command:<45} # {what}" for command, what in AGAIN)]),
@@ -70,7 +69,9 @@ def _first_lines(first: Lead) -> list[str]:
     parts = [f"**{escaped(first.headline)}** {escaped(first.counts)}"]
     if first.slower:
         parts += ["Slower than a peer, tensorwire's best system of the scenario:", bullets(first.slower)]
-    elif any(glance.slower for glance in first.glances):
+    if first.tails:
+        parts += [TAIL_NOTE, bullets(first.tails)]
+    if not (first.slower or first.tails) and any(glance.slower for glance in first.glances):
         parts.append(NOWHERE_SLOWER)
     if first.cautions:
         parts.append(bullets(first.cautions))

@@ -8,6 +8,7 @@ import pytest
 from suites import CPP, FUSED, GRPC, UNFUSED, info, measured, point, rounds, suite
 from tensorwire.bench.suite.figures import near_ceiling, share_of_ceiling
 from tensorwire.bench.suite.lead import lead
+from tensorwire.bench.suite.notes import NOWHERE_SLOWER, TAIL_NOTE
 from tensorwire.bench.suite.results import Axis, Ceiling, NotRun, Settings, Split, Suite
 from tensorwire.bench.suite.summary import summary, write_summary
 from tensorwire.bench.suite.verdict import best_system, judge
@@ -128,15 +129,18 @@ def test_a_ceiling_of_one_process_says_nothing_of_several() -> None:
     assert not near_ceiling(found, found.points[0])
 
 
-def test_worse_tails_are_told_where_throughput_decides() -> None:
+def test_worse_tails_are_in_the_first_lines_where_throughput_decides() -> None:
     found = suite(
         [
             point(FUSED, 9000, rounds=rounds(9000, p99=0.02)),
             point(GRPC, 1000, rounds=rounds(1000, p99=0.01)),
         ]
     )
-    assert "## Slower by p99" in summary(found)
-    assert f"{FUSED} has 2x {GRPC}'s p99" in summary(found)
+    told = first_lines(found)
+    assert f"{TAIL_NOTE}\n\n- A title of A, at 64 B: {FUSED} has 2x {GRPC}'s p99." in told
+    assert NOWHERE_SLOWER not in told
+    assert "By the figure that decides" in told
+    assert lead(found, judge(found)).glances[0].slower == f"none shown; by p99: {GRPC}"
 
 
 def test_refusals_are_failures_except_under_overload() -> None:
