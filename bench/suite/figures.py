@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from ..recorder import Comparison, Measurement, Spread
+from ..recorder import REFUSALS, Comparison, Measurement, Spread
 from .results import Ceiling, Point, ScenarioInfo, Suite
 
 #: Stands for a ratio that the rounds do not bear out.
@@ -18,6 +18,10 @@ BASELINE: Final = "grpc.aio"
 NEAR_CEILING: Final = 0.8
 #: Name of the axis of a scenario that varies the processes of the generator.
 CLIENT_PROCESSES: Final = "client processes"
+#: Above this share of failed calls a latency says nothing: its percentiles are of the answered ones only.
+MOST_FAILED: Final = 0.01
+#: The scenario in which a refusal is a right answer.
+_OVERLOAD: Final = "H"
 #: With fewer rounds than this there is no spread, so no difference can be shown.
 ENOUGH_ROUNDS: Final = 2
 
@@ -173,6 +177,24 @@ def baseline_of(suite: Suite, info: ScenarioInfo) -> str:
     if BASELINE in measured:
         return BASELINE
     return next((system for system in systems_of(suite, info) if system in measured and is_peer(system)), "")
+
+
+def unexpected(point: Point) -> dict[str, int]:
+    """Calls that failed, by code; where the load is meant to be too much, refusals are none."""
+    expected = REFUSALS if point.scenario == _OVERLOAD else frozenset[str]()
+    return {code: count for code, count in failed_calls(point).items() if code not in expected}
+
+
+def failed_share(point: Point) -> float:
+    """Of all calls that ended, those of :func:`unexpected`; 1 where nothing was answered."""
+    requests = sum(measured.requests for measured in answered(point))
+    failed = sum(unexpected(point).values())
+    return failed / (failed + requests) if requests else 1.0
+
+
+def too_many_failed(point: Point, figure: Figure) -> bool:
+    """Whether so many calls failed that a latency of the others says nothing."""
+    return not figure.more_is_better and failed_share(point) > MOST_FAILED
 
 
 def failed_calls(point: Point) -> dict[str, int]:

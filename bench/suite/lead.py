@@ -66,7 +66,8 @@ def lead(suite: Suite, verdict: Verdict) -> Lead:
         counts=_counts(verdict),
         slower=_sentences([one for one in lost if one.best], titles),
         others=_sentences([one for one in lost if not one.best], titles),
-        tails=_sentences([one for one in verdict.tails if one.lost and one.best], titles),
+        # Where nothing was answered, throughput has said so.
+        tails=_sentences([one for one in verdict.tails if one.lost and one.best and one.failed < 1], titles),
         cautions=_cautions(suite, verdict),
         glances=[_glance(info, verdict) for info in suite.scenarios],
     )
@@ -84,8 +85,8 @@ def _counts(verdict: Verdict) -> str:
             ("slower", "slower"),
             (NO_DIFFERENCE, f'with "{NO_DIFFERENCE}"'),
             ("one round", "with one round only, which shows nothing"),
-            ("failed", "without an answer where gRPC answered"),
-            ("peer failed", "alone in answering"),
+            ("failed", "without an answer, or with too many failed calls, where gRPC did better"),
+            ("peer failed", "better because gRPC gave no answer, or failed too many calls"),
         )
         if outcome in by
     ]
@@ -115,15 +116,24 @@ def _sentence(group: Sequence[Standing], info: ScenarioInfo) -> str:
     where = f"{info.key} {info.title}{variant}, at {_labels(group)}"
     silent = [one for one in group if one.outcome == "failed"]
     if len(silent) == len(group):
-        return f"{where}: {first.ours} gave no answer, {first.theirs} did."
+        return f"{where}: {first.ours} {_silence(silent)}, {first.theirs} did better."
     ratios = sorted(one.gain.ratio for one in group if one.outcome == "slower")
     figure = FIGURES[first.figure]
     if figure.more_is_better:
         told = f"has {_range(ratios)} of {first.theirs}'s {figure.title}"
     else:
         told = f"has {_range(sorted(1 / ratio for ratio in ratios))} {first.theirs}'s {figure.title}"
-    tail = f", and gave no answer at {_labels(silent)}" if silent else ""
+    tail = f", and {_silence(silent)} at {_labels(silent)}" if silent else ""
     return f"{where}: {first.ours} {told}{tail}."
+
+
+def _silence(silent: Sequence[Standing]) -> str:
+    """What it was that failed."""
+    shares = sorted(one.failed for one in silent)
+    if shares[0] == 1:
+        return "gave no answer"
+    low, high = (f"{share:.1%}" for share in (shares[0], shares[-1]))
+    return f"failed {low if low == high else f'{low} to {high}'} of its calls"
 
 
 def _labels(group: Sequence[Standing]) -> str:

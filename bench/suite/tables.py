@@ -24,6 +24,7 @@ from .figures import (
     spread,
     systems_of,
     times,
+    too_many_failed,
     with_spread,
 )
 from .results import Point, ScenarioInfo, Suite
@@ -157,6 +158,7 @@ def _figure(
 
 def _ratio(suite: Suite, info: ScenarioInfo, point: Point, baseline: str) -> str:
     """How many times as good as the baseline in the same situation."""
+    figure = FIGURES[info.figure]
     if point.system == baseline:
         return "1x"
     other = next(
@@ -167,10 +169,12 @@ def _ratio(suite: Suite, info: ScenarioInfo, point: Point, baseline: str) -> str
         ),
         None,
     )
-    found = gain(point, other, FIGURES[info.figure]) if other is not None else None
-    if found is None or not found.ratio:
+    found = gain(point, other, figure) if other is not None else None
+    if other is None or found is None or not found.ratio:
         return ""
-    if other is not None and not enough_rounds(point, other):
+    if too_many_failed(point, figure) or too_many_failed(other, figure):
+        return "calls failed"
+    if not enough_rounds(point, other):
         return f"({times(found.ratio)})"
     return times(found.ratio) if found.shown else NO_DIFFERENCE
 

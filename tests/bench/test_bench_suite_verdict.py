@@ -91,6 +91,39 @@ def test_no_answer_where_the_peer_answers_is_a_loss() -> None:
     assert "3 round(s): it ended" in summary(found)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [(0, 0, "faster"), (5, 0, "faster"), (50, 0, "failed"), (50, 60, "peer failed"), (0, 50, "peer failed")],
+)
+def test_calls_that_failed_decide_over_the_latency_of_the_others(
+    ours: int, theirs: int, outcome: str
+) -> None:
+    tails = ((FUSED, 0.001, ours), (GRPC, 0.002, theirs))
+    points = [
+        point(
+            system, 1000, scenario="C", rounds=rounds(1000, p99=p99, errors={"UNKNOWN": failed})
+        )
+        for system, p99, failed in tails
+    ]
+    found = suite(points, [info("C", figure="p99")])
+    assert [one.outcome for one in judge(found).standings] == [outcome]
+    told = f"{FUSED} failed 4.8% of its calls, {GRPC} did better."
+    assert (told in first_lines(found)) == (outcome == "failed")
+    assert (" calls failed |" in summary(found)) == (outcome != "faster")
+
+
+def test_refusals_under_overload_do_not_decide_over_the_latency() -> None:
+    refused = rounds(1000, p99=0.001, errors={"RESOURCE_EXHAUSTED": 900})
+    points = [point(FUSED, 1000, scenario="H", rounds=refused), point(GRPC, 900, scenario="H")]
+    assert [one.outcome for one in judge(suite(points, [info("H")])).tails] == ["faster"]
+
+
+def test_a_system_whose_calls_failed_is_not_the_best_by_latency() -> None:
+    failing = rounds(1000, p99=0.001, errors={"UNKNOWN": 50})
+    found = suite([point(FUSED, 1000, rounds=failing), point(UNFUSED, 1000)], [info(figure="p99")])
+    assert best_system(found, found.scenarios[0]) == UNFUSED
+
+
 def test_best_system_is_one_for_the_whole_scenario() -> None:
     ours = [point(FUSED, 9000, 16), point(FUSED, 1000, 64)]
     found = suite([*ours, point(UNFUSED, 6000, 16), point(UNFUSED, 4000, 64)])
