@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from .figures import BASELINE, FIGURES, NO_DIFFERENCE, family, is_grpc, times
-from .results import ScenarioInfo, Suite
+from .results import REST, ScenarioInfo, Suite
 from .verdict import Standing, Verdict
 
 #: More points than this are named by the first, the last and their number.
@@ -152,6 +152,8 @@ def _cautions(suite: Suite, verdict: Verdict) -> list[str]:
     found: list[str] = []
     if suite.interrupted:
         found.append("The run was interrupted: what follows is what was measured until then.")
+    if broken := list(dict.fromkeys(one.scenario for one in suite.not_run if one.system == REST)):
+        found.append(f"Ended before its end: {', '.join(broken)}; why is said below.")
     if any(one.outcome == "one round" for one in verdict.standings):
         found.append("With one round there is no spread, which shows nothing: such ratios stand in brackets.")
     doubtful = sum(one.doubtful for one in verdict.against())

@@ -19,11 +19,12 @@ from tensorwire.bench.suite.extras import CEILINGS, SPLITS, beside
 from tensorwire.bench.suite.keep import write_suite
 from tensorwire.bench.suite.plan import Timing
 from tensorwire.bench.suite.progress import Progress
-from tensorwire.bench.suite.results import Suite
+from tensorwire.bench.suite.results import REST, Ceiling, Suite
 from tensorwire.bench.suite.runner import Runner
 from tensorwire.bench.suite.scenario import Beginning, Course, Scenario, Situation, Stage
 from tensorwire.bench.suite.scenarios import SCENARIOS
 from tensorwire.bench.suite.stage import RunningStage
+from tensorwire.bench.suite.summary import summary
 from tensorwire.bench.systems import FUSED, GRPC, NULL, NULL_THREADS
 
 TIMING = Timing(rounds=2, warmup=0.01, duration=0.04)
@@ -149,6 +150,33 @@ class Unlucky(Course):
     def begin(self, stage: Stage, situations: tuple[Situation, ...]) -> Beginning:
         stage.lose(NULL_THREADS, "it has no capacity")
         return Beginning(situations, ("found out before",))
+
+
+class Broken(Course):
+    """Cannot begin."""
+
+    def begin(self, stage: Stage, situations: tuple[Situation, ...]) -> Beginning:
+        raise ConnectionError("nobody is there")
+
+
+def test_a_scenario_or_an_extra_that_fails_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[Ceiling]:
+        raise ChildError("it ended")
+
+    monkeypatch.setattr(runner, "found_ceilings", fail)
+    good = tiny(NULL, callers=(8,))
+    broken = replace(good, info=msgspec.structs.replace(good.info, key="A"), course=Broken)
+    saved: list[Suite] = []
+    extras = beside([good], apart=False)
+    suite = Runner([broken, good], TIMING, quiet, saved.append, extras=extras).run()
+    assert [(each.system, each.scenario, each.reason) for each in suite.not_run] == [
+        (REST, "A", "ConnectionError: nobody is there"),
+        (REST, CEILINGS, "it ended"),
+    ]
+    assert [(point.scenario, len(point.rounds)) for point in suite.points] == [("B", TIMING.rounds)]
+    assert not suite.interrupted
+    assert saved[-1] == suite
+    assert f"Ended before its end: A, {CEILINGS}" in summary(suite)
 
 
 def test_what_is_found_out_before_the_rounds_is_told() -> None:
