@@ -180,12 +180,9 @@ def _ratio(suite: Suite, info: ScenarioInfo, point: Point, baseline: str) -> str
 
 
 def _refused(point: Point) -> str:
-    """Share of what ended."""
-    shares = [
-        measured.refused / (measured.requests + measured.refused)
-        for measured in point.rounds
-        if measured.requests + measured.refused
-    ]
+    """Share of what ended; refusals are among the errors."""
+    ended = [(one.refused, one.requests + sum(one.errors.values())) for one in point.rounds]
+    shares = [refused / count for refused, count in ended if count]
     return f"{Spread.of(shares).median:.1%}" if any(shares) else ""
 
 

@@ -185,6 +185,12 @@ def test_refusals_are_failures_except_under_overload() -> None:
     assert [one.scenario for one, _, _ in judge(found).unanswered] == ["A"]
 
 
+def test_refusals_are_a_share_of_all_calls_that_ended() -> None:
+    errors = {"RESOURCE_EXHAUSTED": 20, "DEADLINE_EXCEEDED": 30}
+    found = suite([point(FUSED, 50, rounds=[measured(50, errors=errors, refused=20)])])
+    assert "20.0%" in summary(found)
+
+
 def test_an_empty_run_says_that_it_cannot_say() -> None:
     for found in (suite([], []), suite([])):
         assert judge(found).answer == "open"
