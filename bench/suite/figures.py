@@ -213,6 +213,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def seconds(value: float) -> str:
+    """A planned length of time, such as ``0.24 s``: two digits that count, or all before the point."""
+    return f"{value:,.0f} s" if value >= 10 else f"{value:.2g} s"
+
+
 def times(ratio: float) -> str:
     """A ratio, such as ``1.8x``."""
     return f"{number(ratio)}x"

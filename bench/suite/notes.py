@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..environment import Environment
-from .figures import NEAR_CEILING, NO_DIFFERENCE, points_of, systems_of
+from .figures import NEAR_CEILING, NO_DIFFERENCE, points_of, seconds, systems_of
 from .results import ScenarioInfo, Suite
 from .verdict import Verdict
 
@@ -41,8 +41,8 @@ def setting_lines(suite: Suite) -> list[str]:
     return [
         *suite.environment.lines(),
         *_machine(suite.environment),
-        f"{rounds} of {settings.duration:g} s, longer in some scenarios, each after at least "
-        f"{settings.warmup:g} s of warm-up; median over the rounds, ± half their range",
+        f"{rounds} of {seconds(settings.duration)}, longer in some scenarios, each after at least "
+        f"{seconds(settings.warmup)} of warm-up; median over the rounds, ± half their range",
         f"started {suite.started or 'at an unknown time'}, took {suite.seconds:,.0f} s{interrupted}",
     ]
 
@@ -57,7 +57,7 @@ def _machine(environment: Environment) -> list[str]:
 
 def method_line(info: ScenarioInfo) -> str:
     """How a scenario was measured, and for how long each time."""
-    return f"{info.method} Each measurement takes {info.seconds:g} s." if info.seconds else info.method
+    return f"{info.method} Each measurement takes {seconds(info.seconds)}." if info.seconds else info.method
 
 
 def missing_line(suite: Suite, info: ScenarioInfo) -> str:

@@ -191,6 +191,13 @@ def test_refusals_are_a_share_of_all_calls_that_ended() -> None:
     assert "20.0%" in summary(found)
 
 
+def test_lengths_of_time_are_rounded() -> None:
+    settings = Settings(rounds=3, warmup=0.0597325, duration=0.23893)
+    text = summary(suite([point(FUSED, 50)], [info(seconds=0.23893)], settings=settings))
+    assert "Each measurement takes 0.24 s." in text
+    assert "3 interleaved rounds of 0.24 s, longer in some scenarios, each after at least 0.06 s" in text
+
+
 def test_an_empty_run_says_that_it_cannot_say() -> None:
     for found in (suite([], []), suite([])):
         assert judge(found).answer == "open"
