@@ -10,16 +10,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from suites import environment, measured
 from tensorwire.bench.load import Job
 from tensorwire.bench.processes import ChildError
 from tensorwire.bench.recorder import Measurement
 from tensorwire.bench.suite import runner
 from tensorwire.bench.suite.command import NothingToRun, Wanted, plan, read_suite
 from tensorwire.bench.suite.extras import CEILINGS, SPLITS, beside
-from tensorwire.bench.suite.keep import write_suite
+from tensorwire.bench.suite.keep import Book, write_suite
 from tensorwire.bench.suite.plan import Timing
 from tensorwire.bench.suite.progress import Progress
-from tensorwire.bench.suite.results import REST, Ceiling, Suite
+from tensorwire.bench.suite.results import REST, Ceiling, Settings, Suite
 from tensorwire.bench.suite.runner import Runner
 from tensorwire.bench.suite.scenario import Beginning, Course, Scenario, Situation, Stage
 from tensorwire.bench.suite.scenarios import SCENARIOS
@@ -79,6 +80,16 @@ def test_a_run_measures_every_system_in_every_situation(tmp_path: Path) -> None:
     assert suite.environment.memory > 0
     write_suite(suite, tmp_path / "results.json")
     assert read_suite(tmp_path / "results.json") == suite
+
+
+def test_an_open_loop_has_no_callers_though_its_rate_comes_later() -> None:
+    book = Book(environment(), Settings(rounds=1, warmup=0.1, duration=1.0), {})
+    book.scenario(SCENARIOS["H"].info)
+    for situation in SCENARIOS["H"].situations:
+        book.measured("H", FUSED, situation, measured())
+    closed, *opened = book.suite().points
+    assert closed.callers == SCENARIOS["H"].situations[0].job.concurrency
+    assert {point.callers for point in opened} == {0}
 
 
 def test_what_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
