@@ -16,6 +16,8 @@ NO_DIFFERENCE: Final = "no difference shown"
 BASELINE: Final = "grpc.aio"
 #: From this share of the generator's own ceiling on, a result may be the generator's.
 NEAR_CEILING: Final = 0.8
+#: With fewer callers the generator waits most of the time: what it reaches then is no ceiling.
+FEWEST_CALLERS: Final = 8
 #: Name of the axis of a scenario that varies the processes of the generator.
 CLIENT_PROCESSES: Final = "client processes"
 #: Above this share of failed calls a latency says nothing: its percentiles are of the answered ones only.
@@ -119,15 +121,30 @@ def share_of_ceiling(suite: Suite, point: Point) -> float | None:
     """Throughput over what the generator reaches with as many callers; None where that is not known.
 
     The ceiling with the nearest number of callers counts; where the callers are not known, the highest.
-    Ceilings are of one client process, so nothing is known of several.
+    Ceilings are of one client process, so nothing is known of several, nor of a few callers.
     """
-    if _several_processes(suite, point):
+    if _several_processes(suite, point) or 0 < point.callers < FEWEST_CALLERS:
         return None
     rate = spread(point, FIGURES["throughput"].of)
     fitting = [one for one in suite.ceilings if point.system in one.systems and one.throughput > 0]
     if rate is None or not fitting or not is_measured_for_itself(point.system):
         return None
-    return rate.median / _ceiling(fitting, point.callers).throughput
+    return rate.median / _reached(suite, fitting, point.callers)
+
+
+def highest_rate(suite: Suite, ceiling: Ceiling) -> float:
+    """The most that any system reached on the same generator with as many callers, one process; 0 if none.
+
+    The null server is not always the quickest: what a system reaches, the generator reaches.
+    """
+    rates = [
+        found.median
+        for point in suite.points
+        if point.system in ceiling.systems and point.callers == ceiling.concurrency
+        if not _several_processes(suite, point)
+        if (found := spread(point, FIGURES["throughput"].of)) is not None
+    ]
+    return max(rates, default=0.0)
 
 
 def is_measured_for_itself(system: str) -> bool:
@@ -141,10 +158,14 @@ def _several_processes(suite: Suite, point: Point) -> bool:
     )
 
 
-def _ceiling(fitting: Sequence[Ceiling], callers: int) -> Ceiling:
-    if not callers:
-        return max(fitting, key=lambda one: one.throughput)
-    return min(fitting, key=lambda one: max(one.concurrency, callers) / max(1, min(one.concurrency, callers)))
+def _reached(suite: Suite, fitting: Sequence[Ceiling], callers: int) -> float:
+    """Calls a second of the generator, as :func:`share_of_ceiling` says."""
+
+    def distance(one: Ceiling) -> float:
+        return max(one.concurrency, callers) / max(1, min(one.concurrency, callers))
+
+    chosen = [min(fitting, key=distance)] if callers else fitting
+    return max(max(one.throughput, highest_rate(suite, one)) for one in chosen)
 
 
 def near_ceiling(suite: Suite, point: Point) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..environment import Environment
-from .figures import NEAR_CEILING, NO_DIFFERENCE, points_of, seconds, systems_of
+from .figures import FEWEST_CALLERS, NEAR_CEILING, NO_DIFFERENCE, points_of, seconds, systems_of
 from .results import ScenarioInfo, Suite
 from .verdict import Verdict
 
@@ -25,7 +25,12 @@ RATIO_NOTE: Final = (
     f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing.'
 )
 TAIL_NOTE: Final = "Slower by p99 than a peer, where throughput decides:"
-CEILINGS_NOTE: Final = "What the load generator reaches against a server that answers without looking."
+CEILINGS_NOTE: Final = (
+    "What one process of the load generator reaches with small requests against a server that answers "
+    "without looking, ± half the range over the rounds. Where a system reached more with as many callers, "
+    "that is the ceiling. Large requests cost the generator more: without a mark, it may limit them "
+    f"nevertheless. Below {FEWEST_CALLERS} callers nothing is marked."
+)
 AGAIN: Final = (
     ("make bench", "all of it, under 20 minutes"),
     ("tensorwire bench run --quick", "some of it, under two minutes"),

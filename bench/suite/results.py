@@ -94,12 +94,15 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         systems: those whose results are held against it.
         concurrency: callers.
         throughput: calls a second, median of the rounds.
+        low, high: over the rounds; 0 in results that do not have them.
     """
 
     client: str
     systems: tuple[str, ...]
     concurrency: int
     throughput: float
+    low: float = 0.0
+    high: float = 0.0
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from .notes import (
     setting_lines,
 )
 from .results import ScenarioInfo, Suite
-from .tables import CEILING_MARK, scenario_table
+from .tables import CEILING_HEADS, CEILING_MARK, ceiling_rows, scenario_table
 from .verdict import judge
 
 #: Alignment of columns of figures.
@@ -140,14 +140,10 @@ def _split(suite: Suite, pictures: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _ceilings(suite: Suite) -> list[str]:
-    rows = [
-        [one.client, str(one.concurrency), number(one.throughput), ", ".join(one.systems)]
-        for one in suite.ceilings
-    ]
-    heads = ["client", "callers", "requests/s", "holds for"]
+    rows = [list(row) for row in ceiling_rows(suite)]
     if not rows:
         return ["Not measured: no result is marked as the generator's."]
-    return [CEILINGS_NOTE, grid(heads, rows, ("left", "right", "right", "left"))]
+    return [CEILINGS_NOTE, grid(CEILING_HEADS, rows, ("left", "right", "right", "right", "left"))]
 
 
 def _not_run(suite: Suite) -> list[str]:

@@ -16,6 +16,7 @@ from .figures import (
     enough_rounds,
     failed_calls,
     gain,
+    highest_rate,
     is_ours,
     near_ceiling,
     number,
@@ -31,6 +32,7 @@ from .results import Point, ScenarioInfo, Suite
 
 #: Beside a throughput that may be the generator's.
 CEILING_MARK: Final = "†"
+CEILING_HEADS: Final = ("client", "callers", "requests/s", "most of a system", "holds for")
 _MIB: Final = 2**20
 
 
@@ -94,6 +96,20 @@ def scenario_table(suite: Suite, info: ScenarioInfo) -> Table:
             )
     marked = any(near_ceiling(suite, point) for point in points)
     return Table(columns=[column for column, _ in parts], rows=rows, marked=marked)
+
+
+def ceiling_rows(suite: Suite) -> list[tuple[str, str, str, str, str]]:
+    """What the load generator reaches, under :data:`CEILING_HEADS`."""
+    return [
+        (
+            one.client,
+            str(one.concurrency),
+            with_spread(Spread(one.throughput, one.low, one.high)) if one.high else number(one.throughput),
+            number(highest) if (highest := highest_rate(suite, one)) else "",
+            ", ".join(one.systems),
+        )
+        for one in suite.ceilings
+    ]
 
 
 def _parts(suite: Suite, info: ScenarioInfo, points: Sequence[Point]) -> list[_Part]:

@@ -145,7 +145,7 @@ def test_references_are_no_peers() -> None:
 def test_the_nearest_ceiling_counts() -> None:
     ceilings = [
         Ceiling(client="null", systems=(FUSED,), concurrency=callers, throughput=throughput)
-        for callers, throughput in ((1, 1000.0), (50, 10000.0))
+        for callers, throughput in ((8, 1000.0), (50, 10000.0))
     ]
     found = suite([point(FUSED, 8000), point(GRPC, 9999)], ceilings=ceilings)
     ours, theirs = found.points
@@ -153,6 +153,25 @@ def test_the_nearest_ceiling_counts() -> None:
     assert near_ceiling(found, ours)
     assert share_of_ceiling(found, theirs) is None
     assert "8,000 ±1% †" in summary(found)
+
+
+def test_what_a_system_reaches_the_generator_reaches() -> None:
+    ceiling = Ceiling(
+        client="null", systems=(FUSED, GRPC), concurrency=50, throughput=5000.0, low=4500.0, high=5500.0
+    )
+    found = suite([point(FUSED, 10000), point(GRPC, 5000)], ceilings=[ceiling])
+    assert [share_of_ceiling(found, one) for one in found.points] == pytest.approx([1.0, 0.5])
+    cells = [cell.strip() for cell in next(
+        line for line in summary(found).splitlines() if line.startswith("| null")
+    ).split("|")]
+    assert cells[1:-1] == ["null", "50", "5,000 ±10%", "10,000", f"{FUSED}, {GRPC}"]
+
+
+def test_few_callers_have_no_ceiling() -> None:
+    ceiling = Ceiling(client="null", systems=(FUSED,), concurrency=8, throughput=1000.0)
+    few, enough = (point(FUSED, 1000, callers=callers) for callers in (7, 8))
+    assert not near_ceiling(suite([few], ceilings=[ceiling]), few)
+    assert near_ceiling(suite([enough], ceilings=[ceiling]), enough)
 
 
 def test_a_ceiling_of_one_process_says_nothing_of_several() -> None:
