@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tensorwire.bench.suite.plan import (
     select,
     start_seconds,
     total_seconds,
+    turn_seconds,
 )
 from tensorwire.bench.suite.progress import Clock, left_text
 from tensorwire.bench.suite.scenarios import CALLERS, SCENARIOS
@@ -131,6 +133,17 @@ def test_the_time_that_is_left_goes_by_the_pace_so_far() -> None:
     clock.did(1000.0)
     assert clock.left == 0
     assert (left_text(30), left_text(300)) == ("30 s left", "5 min left")
+
+
+def test_a_rest_is_planned_where_versions_were_swapped() -> None:
+    scenario, timing = SCENARIOS["G"], fit(ALL, FULL_SECONDS)
+    before, during, after = scenario.situations
+    assert (before.rest, after.rest) == (0, 0)
+    rested, restless = (
+        turn_seconds(scenario, situation, timing) for situation in (during, replace(during, rest=0.0))
+    )
+    assert rested - restless == pytest.approx(during.rest)
+    assert during.rest > 1  # the managers look once a second
 
 
 def test_starting_takes_longer_with_more_client_processes() -> None:
