@@ -15,8 +15,8 @@ from .verdict import Standing, Verdict
 _NAMED: Final = 4
 _HEADLINES: Final = {
     "yes": "Yes: by the figure that decides, in no scenario was gRPC faster than tensorwire.",
-    "mostly": "For most of what was measured; read where not first.",
-    "no": "No: gRPC was faster too often.",
+    "mostly": "For most of what was measured, by the figure that decides; read where not first.",
+    "no": "No: by the figure that decides, gRPC was faster too often.",
     "open": "This run cannot say: it shows no difference to gRPC, or did not measure both.",
 }
 
@@ -92,8 +92,8 @@ def _counts(verdict: Verdict) -> str:
     ]
     several = "comparisons" if len(found) > 1 else "comparison"
     return (
-        "By the figure that decides, tensorwire's best system of each scenario against gRPC, Python and C++, "
-        f"in {len(found)} {several}: {', '.join(parts)}."
+        f"tensorwire's best system of each scenario against gRPC, Python and C++, in {len(found)} {several}: "
+        f"{', '.join(parts)}."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..environment import Environment
-from .figures import FEWEST_CALLERS, NEAR_CEILING, NO_DIFFERENCE, points_of, seconds, systems_of
+from .figures import FEWEST_CALLERS, MOST_FAILED, NEAR_CEILING, NO_DIFFERENCE, points_of, seconds, systems_of
 from .results import ScenarioInfo, Suite
 from .verdict import Verdict
 
@@ -22,7 +22,8 @@ NOWHERE_SLOWER: Final = (
 )
 RATIO_NOTE: Final = (
     "Ratios above 1x: tensorwire is better by so much, whichever way the figure goes. "
-    f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing.'
+    f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing. '
+    f'"calls failed": more than {MOST_FAILED:.0%} of them, so they decide, not the latency of the others.'
 )
 TAIL_NOTE: Final = "Slower by p99 than a peer, where throughput decides:"
 CEILINGS_NOTE: Final = (

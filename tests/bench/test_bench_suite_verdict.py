@@ -100,9 +100,7 @@ def test_calls_that_failed_decide_over_the_latency_of_the_others(
 ) -> None:
     tails = ((FUSED, 0.001, ours), (GRPC, 0.002, theirs))
     points = [
-        point(
-            system, 1000, scenario="C", rounds=rounds(1000, p99=p99, errors={"UNKNOWN": failed})
-        )
+        point(system, 1000, scenario="C", rounds=rounds(1000, p99=p99, errors={"UNKNOWN": failed}))
         for system, p99, failed in tails
     ]
     found = suite(points, [info("C", figure="p99")])
@@ -161,9 +159,8 @@ def test_what_a_system_reaches_the_generator_reaches() -> None:
     )
     found = suite([point(FUSED, 10000), point(GRPC, 5000)], ceilings=[ceiling])
     assert [share_of_ceiling(found, one) for one in found.points] == pytest.approx([1.0, 0.5])
-    cells = [cell.strip() for cell in next(
-        line for line in summary(found).splitlines() if line.startswith("| null")
-    ).split("|")]
+    (row,) = (line for line in summary(found).splitlines() if line.startswith("| null"))
+    cells = [cell.strip() for cell in row.split("|")]
     assert cells[1:-1] == ["null", "50", "5,000 ±10%", "10,000", f"{FUSED}, {GRPC}"]
 
 
