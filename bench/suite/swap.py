@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
 import threading
 import time
@@ -21,6 +21,8 @@ from .capacity import capacities, slowest
 from .models import swapped_content
 from .scenario import Beginning, Course, Situation, Stage
 
+_FILE: Final = "model.onnx"
+_MANIFEST: Final = "MANIFEST.sha256"
 _DURING: Final = "during"
 _PHASES: Final = ("before", _DURING, "after")
 #: Swaps take time: the managers look once a second.
@@ -50,17 +52,16 @@ class Publisher:
         self.published = 0
         self._model = model
         self._content = content
+        self._manifest = f"{hashlib.sha256(content).hexdigest()}  {_FILE}\n"
 
     def publish(self) -> None:
         """One more version than there was; the oldest are deleted."""
         versions = sorted(int(entry.name) for entry in self._model.iterdir() if entry.name.isdigit())
         staged = self._model / f".staged-{versions[-1] + 1}"
         staged.mkdir()
-        file = staged / "model.onnx"
-        file.write_bytes(self._content)
-        # It is complete: the manager need not wait to see whether the file still grows.
-        for path in (file, staged):
-            os.utime(path, (1e9, 1e9))
+        (staged / _FILE).write_bytes(self._content)
+        # With a manifest the manager need not wait two seconds to see whether the file still grows.
+        (staged / _MANIFEST).write_text(self._manifest)
         staged.rename(self._model / str(versions[-1] + 1))
         self.published += 1
         for version in versions[: -(_KEPT - 1)]:

@@ -21,9 +21,11 @@ from tensorwire.bench.suite.plan import (
 )
 from tensorwire.bench.suite.progress import Clock, left_text
 from tensorwire.bench.suite.scenarios import CALLERS, SCENARIOS
+from tensorwire.bench.suite.swap import Publisher
 from tensorwire.bench.suite.tail import OCCUPANCY, slow_share
 from tensorwire.bench.suite.workers import worker_counts
 from tensorwire.bench.systems import FUSED, GRPC, SYSTEMS
+from tensorwire.manager.manifest import MANIFEST_NAME, parse_manifest, verify_manifest
 
 ALL = list(SCENARIOS.values())
 
@@ -144,6 +146,14 @@ def test_a_rest_is_planned_where_versions_were_swapped() -> None:
     )
     assert rested - restless == pytest.approx(during.rest)
     assert during.rest > 1  # the managers look once a second
+
+
+def test_a_published_version_is_complete_at_once(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    publisher = Publisher(tmp_path, b"a model")
+    publisher.publish()
+    verify_manifest(tmp_path / "2")
+    assert parse_manifest((tmp_path / "2" / MANIFEST_NAME).read_text()).keys() == {"model.onnx"}
 
 
 def test_starting_takes_longer_with_more_client_processes() -> None:
