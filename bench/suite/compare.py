@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..environment import Environment
 from ..recorder import Spread
-from .figures import FIGURES, number, spread, times
+from .figures import FIGURES, number, seconds, spread, times
 from .results import Point, Suite
 
 Outcome = Literal["agrees", "better", "worse"]
@@ -120,8 +120,8 @@ def _warnings(old: Suite, new: Suite) -> list[str]:
         for what, before, after in (
             *_environments(old.environment, new.environment),
             ("rounds", old.settings.rounds, new.settings.rounds),
-            ("seconds a round", old.settings.duration, new.settings.duration),
-            ("seconds of warm-up", old.settings.warmup, new.settings.warmup),
+            ("length of a round", seconds(old.settings.duration), seconds(new.settings.duration)),
+            ("warm-up", seconds(old.settings.warmup), seconds(new.settings.warmup)),
             *(
                 (f"settings of {system}", old.options[system], new.options[system])
                 for system in old.options

@@ -15,8 +15,9 @@ from typing import Any, Final
 from ...client import Client
 from ..load import Job
 from ..models import case_of, sized
-from ..systems import FUSED, GRPC, GRPC_ECHO, NULL, NULL_THREADS, RPC_ECHO, SYSTEMS, ceiling_of
+from ..systems import FUSED, GRPC, GRPC_ECHO, NULL, NULL_THREADS, RPC_ECHO, ceiling_of
 from .engine import Asked, ask, engine
+from .figures import FEWEST_CALLERS
 from .results import Ceiling, Point, ScenarioInfo, Split
 from .scenario import Scenario, Situation, category
 
@@ -51,12 +52,16 @@ def beside(scenarios: Sequence[Scenario], *, apart: bool) -> list[Scenario]:
 
 
 def _ceilings(scenarios: Sequence[Scenario]) -> Scenario | None:
-    """The null systems with the numbers of callers that scenarios have in closed loops, one process each."""
+    """The null systems with the numbers of callers that scenarios have in closed loops, one process each.
+
+    Few callers wait for each other, and the machine for them: that is no ceiling of the generator.
+    """
     callers = {
         situation.job.concurrency
         for scenario in scenarios
         for situation in scenario.situations
         if situation.job.arrivals == "closed" and situation.processes == 1
+        if situation.job.concurrency >= FEWEST_CALLERS
     }
     if not callers:
         return None
@@ -72,18 +77,15 @@ def found_ceilings(points: Sequence[Point], systems: Sequence[str]) -> list[Ceil
     return [
         Ceiling(
             client=point.system,
-            systems=tuple(system for system in systems if _held_against(system) == point.system),
+            systems=tuple(system for system in systems if ceiling_of(system) == point.system),
             concurrency=int(point.x),
-            throughput=statistics.median(measurement.throughput for measurement in point.rounds),
+            throughput=statistics.median(rates),
+            low=min(rates),
+            high=max(rates),
         )
         for point in points
-        if point.rounds
+        if (rates := [measurement.throughput for measurement in point.rounds])
     ]
-
-
-def _held_against(system: str) -> str:
-    """Programs that are not Python make their load themselves: no ceiling here is theirs."""
-    return "" if SYSTEMS[system].native else ceiling_of(system)
 
 
 def splits() -> Scenario:

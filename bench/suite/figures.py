@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from ..recorder import Comparison, Measurement, Spread
+from ..recorder import REFUSALS, Comparison, Measurement, Spread
 from .results import Ceiling, Point, ScenarioInfo, Suite
 
 #: Stands for a ratio that the rounds do not bear out.
@@ -16,8 +16,14 @@ NO_DIFFERENCE: Final = "no difference shown"
 BASELINE: Final = "grpc.aio"
 #: From this share of the generator's own ceiling on, a result may be the generator's.
 NEAR_CEILING: Final = 0.8
+#: With fewer callers the generator waits most of the time: what it reaches then is no ceiling.
+FEWEST_CALLERS: Final = 8
 #: Name of the axis of a scenario that varies the processes of the generator.
 CLIENT_PROCESSES: Final = "client processes"
+#: Above this share of failed calls a latency says nothing: its percentiles are of the answered ones only.
+MOST_FAILED: Final = 0.01
+#: The scenario in which a refusal is a right answer.
+_OVERLOAD: Final = "H"
 #: With fewer rounds than this there is no spread, so no difference can be shown.
 ENOUGH_ROUNDS: Final = 2
 
@@ -115,15 +121,30 @@ def share_of_ceiling(suite: Suite, point: Point) -> float | None:
     """Throughput over what the generator reaches with as many callers; None where that is not known.
 
     The ceiling with the nearest number of callers counts; where the callers are not known, the highest.
-    Ceilings are of one client process, so nothing is known of several.
+    Ceilings are of one client process, so nothing is known of several, nor of a few callers.
     """
-    if _several_processes(suite, point):
+    if _several_processes(suite, point) or 0 < point.callers < FEWEST_CALLERS:
         return None
     rate = spread(point, FIGURES["throughput"].of)
     fitting = [one for one in suite.ceilings if point.system in one.systems and one.throughput > 0]
     if rate is None or not fitting or not is_measured_for_itself(point.system):
         return None
-    return rate.median / _ceiling(fitting, point.callers).throughput
+    return rate.median / _reached(suite, fitting, point.callers)
+
+
+def highest_rate(suite: Suite, ceiling: Ceiling) -> float:
+    """The most that any system reached on the same generator with as many callers, one process; 0 if none.
+
+    The null server is not always the quickest: what a system reaches, the generator reaches.
+    """
+    rates = [
+        found.median
+        for point in suite.points
+        if point.system in ceiling.systems and point.callers == ceiling.concurrency
+        if not _several_processes(suite, point)
+        if (found := spread(point, FIGURES["throughput"].of)) is not None
+    ]
+    return max(rates, default=0.0)
 
 
 def is_measured_for_itself(system: str) -> bool:
@@ -137,10 +158,14 @@ def _several_processes(suite: Suite, point: Point) -> bool:
     )
 
 
-def _ceiling(fitting: Sequence[Ceiling], callers: int) -> Ceiling:
-    if not callers:
-        return max(fitting, key=lambda one: one.throughput)
-    return min(fitting, key=lambda one: max(one.concurrency, callers) / max(1, min(one.concurrency, callers)))
+def _reached(suite: Suite, fitting: Sequence[Ceiling], callers: int) -> float:
+    """Calls a second of the generator, as :func:`share_of_ceiling` says."""
+
+    def distance(one: Ceiling) -> float:
+        return max(one.concurrency, callers) / max(1, min(one.concurrency, callers))
+
+    chosen = [min(fitting, key=distance)] if callers else fitting
+    return max(max(one.throughput, highest_rate(suite, one)) for one in chosen)
 
 
 def near_ceiling(suite: Suite, point: Point) -> bool:
@@ -175,6 +200,24 @@ def baseline_of(suite: Suite, info: ScenarioInfo) -> str:
     return next((system for system in systems_of(suite, info) if system in measured and is_peer(system)), "")
 
 
+def unexpected(point: Point) -> dict[str, int]:
+    """Calls that failed, by code; where the load is meant to be too much, refusals are none."""
+    expected = REFUSALS if point.scenario == _OVERLOAD else frozenset[str]()
+    return {code: count for code, count in failed_calls(point).items() if code not in expected}
+
+
+def failed_share(point: Point) -> float:
+    """Of all calls that ended, those of :func:`unexpected`; 1 where nothing was answered."""
+    requests = sum(measured.requests for measured in answered(point))
+    failed = sum(unexpected(point).values())
+    return failed / (failed + requests) if requests else 1.0
+
+
+def too_many_failed(point: Point, figure: Figure) -> bool:
+    """Whether so many calls failed that a latency of the others says nothing."""
+    return not figure.more_is_better and failed_share(point) > MOST_FAILED
+
+
 def failed_calls(point: Point) -> dict[str, int]:
     """Calls that failed, by code, all rounds together."""
     total: dict[str, int] = {}
@@ -189,6 +232,11 @@ def number(value: float) -> str:
     if abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """A planned length of time, such as ``0.24 s``: two digits that count, or all before the point."""
+    return f"{value:,.0f} s" if value >= 10 else f"{value:.2g} s"
 
 
 def times(ratio: float) -> str:

@@ -63,7 +63,7 @@ class Book:
                 x=situation.x,
                 label=situation.label,
                 variant=situation.variant,
-                callers=0 if situation.job.rate else situation.job.concurrency,
+                callers=situation.job.concurrency if situation.job.arrivals == "closed" else 0,
                 rounds=[],
                 failures=[],
             )

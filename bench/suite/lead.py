@@ -8,15 +8,15 @@ from typing import Final
 import msgspec
 
 from .figures import BASELINE, FIGURES, NO_DIFFERENCE, family, is_grpc, times
-from .results import ScenarioInfo, Suite
+from .results import REST, ScenarioInfo, Suite
 from .verdict import Standing, Verdict
 
 #: More points than this are named by the first, the last and their number.
 _NAMED: Final = 4
 _HEADLINES: Final = {
-    "yes": "Yes: in no scenario was gRPC faster than tensorwire.",
-    "mostly": "For most of what was measured; read where not first.",
-    "no": "No: gRPC was faster too often.",
+    "yes": "Yes: by the figure that decides, in no scenario was gRPC faster than tensorwire.",
+    "mostly": "For most of what was measured, by the figure that decides; read where not first.",
+    "no": "No: by the figure that decides, gRPC was faster too often.",
     "open": "This run cannot say: it shows no difference to gRPC, or did not measure both.",
 }
 
@@ -41,6 +41,7 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
         counts: how often tensorwire was faster and slower than gRPC.
         slower: where its best system was slower than a peer, gRPC first; a sentence each.
         others: the same for its other systems.
+        tails: where the p99 of its best system was worse than a peer's, though throughput decides there.
         cautions: what a reader must know before believing it.
     """
 
@@ -59,13 +60,14 @@ def lead(suite: Suite, verdict: Verdict) -> Lead:
     headline = _HEADLINES[verdict.answer]
     lost = [one for one in verdict.standings if one.lost]
     if verdict.answer == "yes" and any(one.best for one in lost):
-        headline = "Yes: in no scenario was gRPC faster than tensorwire; another peer was, see below."
+        headline = f"{headline.removesuffix('.')}; another peer was, see below."
     return Lead(
         headline=headline,
         counts=_counts(verdict),
         slower=_sentences([one for one in lost if one.best], titles),
         others=_sentences([one for one in lost if not one.best], titles),
-        tails=_sentences([one for one in verdict.tails if one.lost and one.best], titles),
+        # Where nothing was answered, throughput has said so.
+        tails=_sentences([one for one in verdict.tails if one.lost and one.best and one.failed < 1], titles),
         cautions=_cautions(suite, verdict),
         glances=[_glance(info, verdict) for info in suite.scenarios],
     )
@@ -83,8 +85,8 @@ def _counts(verdict: Verdict) -> str:
             ("slower", "slower"),
             (NO_DIFFERENCE, f'with "{NO_DIFFERENCE}"'),
             ("one round", "with one round only, which shows nothing"),
-            ("failed", "without an answer where gRPC answered"),
-            ("peer failed", "alone in answering"),
+            ("failed", "without an answer, or with too many failed calls, where gRPC did better"),
+            ("peer failed", "better because gRPC gave no answer, or failed too many calls"),
         )
         if outcome in by
     ]
@@ -114,15 +116,24 @@ def _sentence(group: Sequence[Standing], info: ScenarioInfo) -> str:
     where = f"{info.key} {info.title}{variant}, at {_labels(group)}"
     silent = [one for one in group if one.outcome == "failed"]
     if len(silent) == len(group):
-        return f"{where}: {first.ours} gave no answer, {first.theirs} did."
+        return f"{where}: {first.ours} {_silence(silent)}, {first.theirs} did better."
     ratios = sorted(one.gain.ratio for one in group if one.outcome == "slower")
     figure = FIGURES[first.figure]
     if figure.more_is_better:
         told = f"has {_range(ratios)} of {first.theirs}'s {figure.title}"
     else:
         told = f"has {_range(sorted(1 / ratio for ratio in ratios))} {first.theirs}'s {figure.title}"
-    tail = f", and gave no answer at {_labels(silent)}" if silent else ""
+    tail = f", and {_silence(silent)} at {_labels(silent)}" if silent else ""
     return f"{where}: {first.ours} {told}{tail}."
+
+
+def _silence(silent: Sequence[Standing]) -> str:
+    """What it was that failed."""
+    shares = sorted(one.failed for one in silent)
+    if shares[0] == 1:
+        return "gave no answer"
+    low, high = (f"{share:.1%}" for share in (shares[0], shares[-1]))
+    return f"failed {low if low == high else f'{low} to {high}'} of its calls"
 
 
 def _labels(group: Sequence[Standing]) -> str:
@@ -141,6 +152,8 @@ def _cautions(suite: Suite, verdict: Verdict) -> list[str]:
     found: list[str] = []
     if suite.interrupted:
         found.append("The run was interrupted: what follows is what was measured until then.")
+    if broken := list(dict.fromkeys(one.scenario for one in suite.not_run if one.system == REST)):
+        found.append(f"Ended before its end: {', '.join(broken)}; why is said below.")
     if any(one.outcome == "one round" for one in verdict.standings):
         found.append("With one round there is no spread, which shows nothing: such ratios stand in brackets.")
     doubtful = sum(one.doubtful for one in verdict.against())
@@ -162,7 +175,6 @@ def _cautions(suite: Suite, verdict: Verdict) -> list[str]:
 
 def _glance(info: ScenarioInfo, verdict: Verdict) -> Glance:
     found = verdict.against(scenario=info.key)
-    peers = list(dict.fromkeys(one.theirs for one in found if one.lost))
     return Glance(
         scenario=info.key,
         title=info.title,
@@ -170,8 +182,18 @@ def _glance(info: ScenarioInfo, verdict: Verdict) -> Glance:
         best=verdict.best.get(info.key, ""),
         python=_gains([one for one in found if one.theirs == BASELINE]),
         cpp=_gains([one for one in found if family(one.theirs) == "grpc c++"]),
-        slower=", ".join(peers) if peers else "none shown" if found else "",
+        slower=_slower_than(found, [one for one in verdict.tails if one.best and one.scenario == info.key]),
     )
+
+
+def _slower_than(found: Sequence[Standing], tails: Sequence[Standing]) -> str:
+    """Peers that did better by what decides, then those that did by p99 only."""
+    peers, by_p99 = (list(dict.fromkeys(one.theirs for one in each if one.lost)) for each in (found, tails))
+    if not found:
+        return ""
+    told = ", ".join(peers) if peers else "none shown"
+    others = [peer for peer in by_p99 if peer not in peers]
+    return f"{told}; by p99: {', '.join(others)}" if others else told
 
 
 def _gains(found: Sequence[Standing]) -> str:

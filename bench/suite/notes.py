@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..environment import Environment
-from .figures import NEAR_CEILING, NO_DIFFERENCE, points_of, systems_of
+from .figures import FEWEST_CALLERS, MOST_FAILED, NEAR_CEILING, NO_DIFFERENCE, points_of, seconds, systems_of
 from .results import ScenarioInfo, Suite
 from .verdict import Verdict
 
@@ -16,13 +16,22 @@ SPLIT_NOTE: Final = (
     "Wall time per request: of the RPC layer with an echo behind it, of the engine in a loop, what the two "
     "add up to, and of the server with the engine. Where both is less than predicted, they overlap in time."
 )
-NOWHERE_SLOWER: Final = "Nowhere is shown that tensorwire's best system of a scenario is slower than a peer."
+NOWHERE_SLOWER: Final = (
+    "Nowhere is shown that tensorwire's best system of a scenario is slower than a peer, "
+    "neither by what decides there nor by p99."
+)
 RATIO_NOTE: Final = (
     "Ratios above 1x: tensorwire is better by so much, whichever way the figure goes. "
-    f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing.'
+    f'"{NO_DIFFERENCE}": the ranges over the rounds overlap. In brackets: of one round, which shows nothing. '
+    f'"calls failed": more than {MOST_FAILED:.0%} of them, so they decide, not the latency of the others.'
 )
-TAIL_NOTE: Final = "Where throughput decides, these p99 are worse than a peer's in the same situation."
-CEILINGS_NOTE: Final = "What the load generator reaches against a server that answers without looking."
+TAIL_NOTE: Final = "Slower by p99 than a peer, where throughput decides:"
+CEILINGS_NOTE: Final = (
+    "What one process of the load generator reaches with small requests against a server that answers "
+    "without looking, ± half the range over the rounds. Where a system reached more with as many callers, "
+    "that is the ceiling. Large requests cost the generator more: without a mark, it may limit them "
+    f"nevertheless. Below {FEWEST_CALLERS} callers nothing is marked."
+)
 AGAIN: Final = (
     ("make bench", "all of it, under 20 minutes"),
     ("tensorwire bench run --quick", "some of it, under two minutes"),
@@ -38,8 +47,8 @@ def setting_lines(suite: Suite) -> list[str]:
     return [
         *suite.environment.lines(),
         *_machine(suite.environment),
-        f"{rounds} of {settings.duration:g} s, longer in some scenarios, each after at least "
-        f"{settings.warmup:g} s of warm-up; median over the rounds, ± half their range",
+        f"{rounds} of {seconds(settings.duration)}, longer in some scenarios, each after at least "
+        f"{seconds(settings.warmup)} of warm-up; median over the rounds, ± half their range",
         f"started {suite.started or 'at an unknown time'}, took {suite.seconds:,.0f} s{interrupted}",
     ]
 
@@ -54,7 +63,7 @@ def _machine(environment: Environment) -> list[str]:
 
 def method_line(info: ScenarioInfo) -> str:
     """How a scenario was measured, and for how long each time."""
-    return f"{info.method} Each measurement takes {info.seconds:g} s." if info.seconds else info.method
+    return f"{info.method} Each measurement takes {seconds(info.seconds)}." if info.seconds else info.method
 
 
 def missing_line(suite: Suite, info: ScenarioInfo) -> str:

@@ -13,7 +13,7 @@ from .lead import Lead, lead
 from .plots import Plot, Scene, scenario_plots, split_plot
 from .results import ScenarioInfo, Suite
 from .styles import styles
-from .tables import CEILING_MARK, Table, scenario_table
+from .tables import CEILING_HEADS, CEILING_MARK, Table, ceiling_rows, scenario_table
 from .verdict import Verdict, judge
 
 _FOLDER: Final = Path(__file__).parent
@@ -81,6 +81,8 @@ def _content(suite: Suite, verdict: Verdict, first: Lead) -> dict[str, Any]:
         "number": number,
         "baseline": BASELINE,
         "mark": CEILING_MARK,
+        "ceiling_heads": CEILING_HEADS,
+        "ceiling_rows": ceiling_rows(suite),
     }
 
 

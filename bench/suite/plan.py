@@ -98,8 +98,8 @@ def round_seconds(scenario: Scenario, timing: Timing) -> float:
 
 
 def turn_seconds(scenario: Scenario, situation: Situation, timing: Timing) -> float:
-    """One measurement of one system, with its warm-up."""
-    return timing.warmup + measured_seconds(scenario, situation, timing) + _TURN
+    """One measurement of one system, with its warm-up and the rest after it."""
+    return timing.warmup + measured_seconds(scenario, situation, timing) + situation.rest + _TURN
 
 
 def measured_seconds(scenario: Scenario, situation: Situation, timing: Timing) -> float:

@@ -12,6 +12,8 @@ from ..recorder import Measurement, Spread
 
 #: Of the result file; a reader refuses what it does not know.
 FORMAT = 1
+#: Stands for the systems where a scenario, or what is measured beside them, ended before its end.
+REST = "(the rest of it)"
 
 
 class Axis(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,10 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A system that was wanted and not measured. ``scenario`` is empty where it holds for all of them."""
+    """A system that was wanted and not measured, or :data:`REST`.
+
+    ``scenario`` is empty where it holds for all of them.
+    """
 
     system: str
     reason: str
@@ -89,12 +94,15 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         systems: those whose results are held against it.
         concurrency: callers.
         throughput: calls a second, median of the rounds.
+        low, high: over the rounds; 0 in results that do not have them.
     """
 
     client: str
     systems: tuple[str, ...]
     concurrency: int
     throughput: float
+    low: float = 0.0
+    high: float = 0.0
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):

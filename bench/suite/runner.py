@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..environment import Environment
+from ..processes import ChildError
 from ..systems import FUSED, GRPC, options_of, unavailable
 from .extras import (
     CEILINGS,
@@ -25,7 +26,7 @@ from .extras import (
 from .keep import Book, systems_of
 from .plan import Timing, select, total_seconds
 from .progress import Clock, Progress
-from .results import NotRun, Settings, Suite
+from .results import REST, NotRun, Settings, Suite
 from .rounds import Rounds
 from .scenario import Scenario
 from .stage import RunningStage
@@ -76,10 +77,10 @@ class Runner:
         """
         try:
             for scenario in self._scenarios:
-                self._run(scenario, self.book)
+                self._attempt(scenario, partial(self._run, scenario, self.book))
                 self._save(self.book.suite())
             for extra in self._extras:
-                self._run_extra(extra)
+                self._attempt(extra, partial(self._run_extra, extra))
         except KeyboardInterrupt:
             self.book.interrupted = True
         finally:
@@ -87,6 +88,14 @@ class Runner:
             self._save(suite)
         self._clock.finish("interrupted" if suite.interrupted else "done")
         return suite
+
+    def _attempt(self, scenario: Scenario, run: Callable[[], None]) -> None:
+        """Run one, and write down why it ended early."""
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 - one must not end what the others have to show
+            reason = str(error) if isinstance(error, ChildError) else f"{type(error).__name__}: {error}"
+            self.book.not_run.append(NotRun(system=REST, reason=reason, scenario=scenario.key))
 
     def _run(self, scenario: Scenario, book: Book, *, end: End | None = None) -> None:
         """All of a scenario.

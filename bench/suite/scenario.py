@@ -20,6 +20,7 @@ class Situation:
         processes: client processes that share the job's callers.
         quick: whether a quick run has it as well.
         length: of one measurement, over that of the other situations: what takes long is measured longer.
+        rest: seconds after a measurement in which nothing is measured, so that what it set off is over.
     """
 
     x: float
@@ -29,6 +30,7 @@ class Situation:
     processes: int = 1
     quick: bool = False
     length: float = 1.0
+    rest: float = 0.0
 
 
 class Stage(Protocol):

@@ -23,7 +23,7 @@ from .notes import (
     setting_lines,
 )
 from .results import ScenarioInfo, Suite
-from .tables import CEILING_MARK, scenario_table
+from .tables import CEILING_HEADS, CEILING_MARK, ceiling_rows, scenario_table
 from .verdict import judge
 
 #: Alignment of columns of figures.
@@ -55,7 +55,6 @@ def summary(suite: Suite, *, level: int = 1, pictures: Pictures | None = None) -
         ),
         ("Network and computing apart", _split(suite, (pictures or {}).get("split", []))),
         ("Ceilings of the load generator", _ceilings(suite)),
-        ("Slower by p99", [TAIL_NOTE, bullets(first.tails)] if first.tails else []),
         ("Not run", _not_run(suite)),
         ("Failed calls and rounds", [bullets(failure_lines(verdict))] if verdict.unanswered else []),
         ("Repeat it", ["\n".join(f"    {command:<45} # {what}" for command, what in AGAIN)]),
@@ -70,7 +69,9 @@ def _first_lines(first: Lead) -> list[str]:
     parts = [f"**{escaped(first.headline)}** {escaped(first.counts)}"]
     if first.slower:
         parts += ["Slower than a peer, tensorwire's best system of the scenario:", bullets(first.slower)]
-    elif any(glance.slower for glance in first.glances):
+    if first.tails:
+        parts += [TAIL_NOTE, bullets(first.tails)]
+    if not (first.slower or first.tails) and any(glance.slower for glance in first.glances):
         parts.append(NOWHERE_SLOWER)
     if first.cautions:
         parts.append(bullets(first.cautions))
@@ -139,14 +140,10 @@ def _split(suite: Suite, pictures: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _ceilings(suite: Suite) -> list[str]:
-    rows = [
-        [one.client, str(one.concurrency), number(one.throughput), ", ".join(one.systems)]
-        for one in suite.ceilings
-    ]
-    heads = ["client", "callers", "requests/s", "holds for"]
+    rows = [list(row) for row in ceiling_rows(suite)]
     if not rows:
         return ["Not measured: no result is marked as the generator's."]
-    return [CEILINGS_NOTE, grid(heads, rows, ("left", "right", "right", "left"))]
+    return [CEILINGS_NOTE, grid(CEILING_HEADS, rows, ("left", "right", "right", "right", "left"))]
 
 
 def _not_run(suite: Suite) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,10 +21,14 @@ from .capacity import capacities, slowest
 from .models import swapped_content
 from .scenario import Beginning, Course, Situation, Stage
 
+_FILE: Final = "model.onnx"
+_MANIFEST: Final = "MANIFEST.sha256"
 _DURING: Final = "during"
 _PHASES: Final = ("before", _DURING, "after")
 #: Swaps take time: the managers look once a second.
 _LONGER: Final = 2.0
+#: Seconds until a manager has looked once more, and the last version has replaced the one before.
+_REST: Final = 1.5
 _OF_CAPACITY: Final = 0.5
 #: Calls a second at most: enough for a percentile, and no system is near its limit.
 _MOST: Final = 1000.0
@@ -33,6 +38,11 @@ _IN_FLIGHT: Final = 1024
 _INTERVAL: Final = 0.5
 #: Versions that stay on disk: the one that serves, the one that comes, and those between two looks.
 _KEPT: Final = 6
+_PHASES_NOTE: Final = (
+    "Before and after: no swap is going on; from the second round on, before comes after the swaps of the "
+    f"round before. After the swaps of each system nothing is measured for {_REST:g} s, so that its last one "
+    "is over when the next system has its turn."
+)
 
 
 class Publisher:
@@ -42,17 +52,16 @@ class Publisher:
         self.published = 0
         self._model = model
         self._content = content
+        self._manifest = f"{hashlib.sha256(content).hexdigest()}  {_FILE}\n"
 
     def publish(self) -> None:
         """One more version than there was; the oldest are deleted."""
         versions = sorted(int(entry.name) for entry in self._model.iterdir() if entry.name.isdigit())
         staged = self._model / f".staged-{versions[-1] + 1}"
         staged.mkdir()
-        file = staged / "model.onnx"
-        file.write_bytes(self._content)
-        # It is complete: the manager need not wait to see whether the file still grows.
-        for path in (file, staged):
-            os.utime(path, (1e9, 1e9))
+        (staged / _FILE).write_bytes(self._content)
+        # With a manifest the manager need not wait two seconds to see whether the file still grows.
+        (staged / _MANIFEST).write_text(self._manifest)
         staged.rename(self._model / str(versions[-1] + 1))
         self.published += 1
         for version in versions[: -(_KEPT - 1)]:
@@ -94,7 +103,9 @@ class SwapCourse(Course):
         """The phases."""
         job = Job(case=case, concurrency=_IN_FLIGHT, warmup=0.0, duration=0.0, arrivals="poisson")
         return tuple(
-            Situation(x, phase, job, length=_LONGER if phase == _DURING else 1.0)
+            Situation(x, phase, job, length=_LONGER, rest=_REST)
+            if phase == _DURING
+            else Situation(x, phase, job)
             for x, phase in enumerate(_PHASES)
         )
 
@@ -114,13 +125,16 @@ class SwapCourse(Course):
         )
         return Beginning(
             tuple(replace(each, job=msgspec.structs.replace(each.job, rate=rate)) for each in situations),
-            (note,),
+            (note, _PHASES_NOTE),
         )
 
     def measure(self, stage: Stage, system: str, situation: Situation, job: Job) -> Measurement:
-        """With versions coming meanwhile, in that phase."""
+        """With versions coming meanwhile, in that phase, and a rest after them."""
         if situation.label != _DURING:
             return stage.measure(system, job, situation.processes)
         model = Path(stage.repository(system), case_of(job.case).model)
-        with Publisher(model, self._content).at_work():
-            return stage.measure(system, job, situation.processes)
+        try:
+            with Publisher(model, self._content).at_work():
+                return stage.measure(system, job, situation.processes)
+        finally:
+            time.sleep(situation.rest)

@@ -16,6 +16,7 @@ from .figures import (
     enough_rounds,
     failed_calls,
     gain,
+    highest_rate,
     is_ours,
     near_ceiling,
     number,
@@ -24,12 +25,14 @@ from .figures import (
     spread,
     systems_of,
     times,
+    too_many_failed,
     with_spread,
 )
 from .results import Point, ScenarioInfo, Suite
 
 #: Beside a throughput that may be the generator's.
 CEILING_MARK: Final = "†"
+CEILING_HEADS: Final = ("client", "callers", "requests/s", "most of a system", "holds for")
 _MIB: Final = 2**20
 
 
@@ -95,6 +98,20 @@ def scenario_table(suite: Suite, info: ScenarioInfo) -> Table:
     return Table(columns=[column for column, _ in parts], rows=rows, marked=marked)
 
 
+def ceiling_rows(suite: Suite) -> list[tuple[str, str, str, str, str]]:
+    """What the load generator reaches, under :data:`CEILING_HEADS`."""
+    return [
+        (
+            one.client,
+            str(one.concurrency),
+            with_spread(Spread(one.throughput, one.low, one.high)) if one.high else number(one.throughput),
+            number(highest) if (highest := highest_rate(suite, one)) else "",
+            ", ".join(one.systems),
+        )
+        for one in suite.ceilings
+    ]
+
+
 def _parts(suite: Suite, info: ScenarioInfo, points: Sequence[Point]) -> list[_Part]:
     """The columns that have something in them here."""
     rounds = [measured for point in points for measured in point.rounds]
@@ -157,6 +174,7 @@ def _figure(
 
 def _ratio(suite: Suite, info: ScenarioInfo, point: Point, baseline: str) -> str:
     """How many times as good as the baseline in the same situation."""
+    figure = FIGURES[info.figure]
     if point.system == baseline:
         return "1x"
     other = next(
@@ -167,21 +185,20 @@ def _ratio(suite: Suite, info: ScenarioInfo, point: Point, baseline: str) -> str
         ),
         None,
     )
-    found = gain(point, other, FIGURES[info.figure]) if other is not None else None
-    if found is None or not found.ratio:
+    found = gain(point, other, figure) if other is not None else None
+    if other is None or found is None or not found.ratio:
         return ""
-    if other is not None and not enough_rounds(point, other):
+    if too_many_failed(point, figure) or too_many_failed(other, figure):
+        return "calls failed"
+    if not enough_rounds(point, other):
         return f"({times(found.ratio)})"
     return times(found.ratio) if found.shown else NO_DIFFERENCE
 
 
 def _refused(point: Point) -> str:
-    """Share of what ended."""
-    shares = [
-        measured.refused / (measured.requests + measured.refused)
-        for measured in point.rounds
-        if measured.requests + measured.refused
-    ]
+    """Share of what ended; refusals are among the errors."""
+    ended = [(one.refused, one.requests + sum(one.errors.values())) for one in point.rounds]
+    shares = [refused / count for refused, count in ended if count]
     return f"{Spread.of(shares).median:.1%}" if any(shares) else ""
 
 

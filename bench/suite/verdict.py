@@ -14,13 +14,15 @@ from .figures import (
     NO_DIFFERENCE,
     answered,
     enough_rounds,
-    failed_calls,
+    failed_share,
     gain,
     is_grpc,
     is_ours,
     is_peer,
     points_of,
     systems_of,
+    too_many_failed,
+    unexpected,
 )
 from .results import Point, ScenarioInfo, Suite
 
@@ -28,9 +30,6 @@ Outcome = Literal["faster", "slower", "no difference shown", "one round", "faile
 Answer = Literal["yes", "mostly", "no", "open"]
 #: From this share of comparisons with gRPC that are lost on, the answer is no.
 _TOO_MUCH_LOST: Final = 0.5
-#: The scenario in which an answer of these codes is the right one.
-_OVERLOAD: Final = "H"
-_REFUSALS: Final = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 _NOTHING: Final = Comparison(0.0, 0.0, 0.0, shown=False)
 
 
@@ -39,7 +38,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         figure: key of :data:`~.figures.FIGURES`; what was compared.
-        gain: how many times as good tensorwire is: above 1 is better; all 0 where either has no figure.
+        gain: how many times as good tensorwire is: above 1 is better; all 0 where either has no figure, and
+            where failed calls decide.
+        failed: share of tensorwire's calls that failed; 1 where none was answered.
         best: whether ``ours`` is the system that does best in the whole scenario.
     """
 
@@ -52,6 +53,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     theirs: str
     gain: Comparison
     outcome: Outcome
+    failed: float
     best: bool
 
     @property
@@ -130,7 +132,9 @@ def standings(suite: Suite, info: ScenarioInfo, figure: str, best: dict[str, str
 def _standing(ours: Point, theirs: Point, figure: str, *, best: bool) -> Standing:
     found = gain(ours, theirs, FIGURES[figure])
     outcome: Outcome
-    if found is None:
+    if (failing := _failing(ours, theirs, figure)) is not None:
+        found, outcome = None, failing
+    elif found is None:
         outcome = "peer failed" if answered(ours) else "failed"
     elif not enough_rounds(ours, theirs):
         outcome = "one round"
@@ -148,8 +152,19 @@ def _standing(ours: Point, theirs: Point, figure: str, *, best: bool) -> Standin
         theirs=theirs.system,
         gain=found or _NOTHING,
         outcome=outcome,
+        failed=failed_share(ours),
         best=best,
     )
+
+
+def _failing(ours: Point, theirs: Point, figure: str) -> Literal["failed", "peer failed"] | None:
+    """Who loses because calls failed that a latency leaves out; None where the latencies may be compared."""
+    failed, theirs_failed = failed_share(ours), failed_share(theirs)
+    if too_many_failed(ours, FIGURES[figure]) and theirs_failed < failed:
+        return "failed"
+    if too_many_failed(theirs, FIGURES[figure]) and failed < theirs_failed:
+        return "peer failed"
+    return None
 
 
 def best_system(suite: Suite, info: ScenarioInfo) -> str:
@@ -157,10 +172,11 @@ def best_system(suite: Suite, info: ScenarioInfo) -> str:
 
     One system for all situations, as an operator would choose it: the highest geometric mean of its figure
     relative to the best of tensorwire's in each situation. One that was not measured in all of them, or
-    failed there, comes after those that were.
+    failed there, comes after those that were; so does one whose calls failed too often for a latency.
     """
     figure = FIGURES[info.figure]
     points = [point for point in points_of(suite, info) if is_ours(point.system) and answered(point)]
+    failing = [point.system for point in points if too_many_failed(point, figure)]
     values: dict[tuple[str, float], dict[str, float]] = {}
     for point in points:
         found = point.spread(figure.of)
@@ -170,7 +186,8 @@ def best_system(suite: Suite, info: ScenarioInfo) -> str:
 
     def merit(system: str) -> tuple[int, float]:
         shares = [by[system] / max(by.values()) for by in values.values() if system in by]
-        return len(shares), sum(map(math.log, shares)) / len(shares) if shares else -math.inf
+        sound = len(shares) - failing.count(system)
+        return sound, sum(map(math.log, shares)) / len(shares) if shares else -math.inf
 
     ours = [system for system in systems_of(suite, info) if is_ours(system)]
     return max(ours, key=merit, default="") if values else ""
@@ -189,11 +206,9 @@ def _answer(against_grpc: Sequence[Standing]) -> Answer:
 
 
 def _unanswered(suite: Suite, info: ScenarioInfo) -> list[tuple[Point, dict[str, int], list[str]]]:
-    """Points with failed calls or rounds; where the load is meant to be too much, refusals are none."""
-    found: list[tuple[Point, dict[str, int], list[str]]] = []
-    for point in points_of(suite, info):
-        expected = _REFUSALS if info.key == _OVERLOAD else frozenset[str]()
-        errors = {code: count for code, count in failed_calls(point).items() if code not in expected}
-        if errors or point.failures:
-            found.append((point, errors, point.failures))
-    return found
+    """Points with failed calls or rounds."""
+    return [
+        (point, errors, point.failures)
+        for point in points_of(suite, info)
+        if (errors := unexpected(point)) or point.failures
+    ]

@@ -152,7 +152,8 @@ def _tell(suite: Suite, out: Path) -> None:
     from ...bench.suite.verdict import judge
 
     first = lead(suite, judge(suite))
-    for line in (f"{first.headline} {first.counts}", *first.slower, *first.cautions):
+    tails = [f"by p99, where throughput decides: {line}" for line in first.tails]
+    for line in (f"{first.headline} {first.counts}", *first.slower, *tails, *first.cautions):
         typer.echo(line)
     for each in suite.not_run:
         where = f" in {each.scenario}" if each.scenario else ""

@@ -79,8 +79,9 @@ def test_different_surroundings_are_warned_of() -> None:
         interrupted=True,
     )
     told = "\n".join(compare(old, new).warnings)
-    for wanted in ("kernel", "version of grpcio", "rounds", "seconds a round", f"settings of {FUSED}"):
+    for wanted in ("kernel", "version of grpcio", "rounds", "length of a round", f"settings of {FUSED}"):
         assert f"{wanted} differs: " in told
     for wanted in ("the new run was interrupted", "the new run has one round"):
         assert wanted in told
     assert "load_average" not in told
+    assert "length of a round differs: 1 s -> 2 s" in told

@@ -135,6 +135,14 @@ def test_what_is_slower_comes_before_the_contents(tmp_path: Path) -> None:
     assert 'class="answer no"' in before
 
 
+def test_worse_tails_come_before_the_contents_and_nothing_denies_them() -> None:
+    ours, theirs = rounds(9000, p99=0.02), rounds(1000, p99=0.01)
+    text = page(suite([point(FUSED, 9000, rounds=ours), point(GRPC, 1000, rounds=theirs)]))
+    before = text.partition("<nav")[0]
+    assert f"{FUSED} has 2x {GRPC}&#39;s p99" in before
+    assert "Nowhere is shown" not in text
+
+
 @pytest.mark.parametrize(
     "found",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from tensorwire.bench.suite.plan import (
     select,
     start_seconds,
     total_seconds,
+    turn_seconds,
 )
 from tensorwire.bench.suite.progress import Clock, left_text
 from tensorwire.bench.suite.scenarios import CALLERS, SCENARIOS
+from tensorwire.bench.suite.swap import Publisher
 from tensorwire.bench.suite.tail import OCCUPANCY, slow_share
 from tensorwire.bench.suite.workers import worker_counts
 from tensorwire.bench.systems import FUSED, GRPC, SYSTEMS
+from tensorwire.manager.manifest import MANIFEST_NAME, parse_manifest, verify_manifest
 
 ALL = list(SCENARIOS.values())
 
@@ -131,6 +135,25 @@ def test_the_time_that_is_left_goes_by_the_pace_so_far() -> None:
     clock.did(1000.0)
     assert clock.left == 0
     assert (left_text(30), left_text(300)) == ("30 s left", "5 min left")
+
+
+def test_a_rest_is_planned_where_versions_were_swapped() -> None:
+    scenario, timing = SCENARIOS["G"], fit(ALL, FULL_SECONDS)
+    before, during, after = scenario.situations
+    assert (before.rest, after.rest) == (0, 0)
+    rested, restless = (
+        turn_seconds(scenario, situation, timing) for situation in (during, replace(during, rest=0.0))
+    )
+    assert rested - restless == pytest.approx(during.rest)
+    assert during.rest > 1  # the managers look once a second
+
+
+def test_a_published_version_is_complete_at_once(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    publisher = Publisher(tmp_path, b"a model")
+    publisher.publish()
+    verify_manifest(tmp_path / "2")
+    assert parse_manifest((tmp_path / "2" / MANIFEST_NAME).read_text()).keys() == {"model.onnx"}
 
 
 def test_starting_takes_longer_with_more_client_processes() -> None:

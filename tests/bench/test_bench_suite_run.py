@@ -10,20 +10,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from suites import environment, measured
 from tensorwire.bench.load import Job
 from tensorwire.bench.processes import ChildError
 from tensorwire.bench.recorder import Measurement
 from tensorwire.bench.suite import runner
 from tensorwire.bench.suite.command import NothingToRun, Wanted, plan, read_suite
 from tensorwire.bench.suite.extras import CEILINGS, SPLITS, beside
-from tensorwire.bench.suite.keep import write_suite
+from tensorwire.bench.suite.keep import Book, write_suite
 from tensorwire.bench.suite.plan import Timing
 from tensorwire.bench.suite.progress import Progress
-from tensorwire.bench.suite.results import Suite
+from tensorwire.bench.suite.results import REST, Ceiling, Settings, Suite
 from tensorwire.bench.suite.runner import Runner
 from tensorwire.bench.suite.scenario import Beginning, Course, Scenario, Situation, Stage
 from tensorwire.bench.suite.scenarios import SCENARIOS
 from tensorwire.bench.suite.stage import RunningStage
+from tensorwire.bench.suite.summary import summary
 from tensorwire.bench.systems import FUSED, GRPC, NULL, NULL_THREADS
 
 TIMING = Timing(rounds=2, warmup=0.01, duration=0.04)
@@ -67,17 +69,25 @@ def test_a_run_measures_every_system_in_every_situation(tmp_path: Path) -> None:
         assert not point.failures
         assert all(one.throughput > 0 and not one.errors for one in point.rounds)
     assert {(ceiling.client, ceiling.concurrency) for ceiling in suite.ceilings} == {
-        (NULL, 1),
         (NULL, 8),
-        (NULL_THREADS, 1),
         (NULL_THREADS, 8),
     }
-    assert all(ceiling.throughput > 0 for ceiling in suite.ceilings)
+    assert all(0 < ceiling.low <= ceiling.throughput <= ceiling.high for ceiling in suite.ceilings)
     assert suite.options[GRPC]
     assert not suite.not_run
     assert suite.environment.memory > 0
     write_suite(suite, tmp_path / "results.json")
     assert read_suite(tmp_path / "results.json") == suite
+
+
+def test_an_open_loop_has_no_callers_though_its_rate_comes_later() -> None:
+    book = Book(environment(), Settings(rounds=1, warmup=0.1, duration=1.0), {})
+    book.scenario(SCENARIOS["H"].info)
+    for situation in SCENARIOS["H"].situations:
+        book.measured("H", FUSED, situation, measured())
+    closed, *opened = book.suite().points
+    assert closed.callers == SCENARIOS["H"].situations[0].job.concurrency
+    assert {point.callers for point in opened} == {0}
 
 
 def test_what_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +159,33 @@ class Unlucky(Course):
     def begin(self, stage: Stage, situations: tuple[Situation, ...]) -> Beginning:
         stage.lose(NULL_THREADS, "it has no capacity")
         return Beginning(situations, ("found out before",))
+
+
+class Broken(Course):
+    """Cannot begin."""
+
+    def begin(self, stage: Stage, situations: tuple[Situation, ...]) -> Beginning:
+        raise ConnectionError("nobody is there")
+
+
+def test_a_scenario_or_an_extra_that_fails_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[Ceiling]:
+        raise ChildError("it ended")
+
+    monkeypatch.setattr(runner, "found_ceilings", fail)
+    good = tiny(NULL, callers=(8,))
+    broken = replace(good, info=msgspec.structs.replace(good.info, key="A"), course=Broken)
+    saved: list[Suite] = []
+    extras = beside([good], apart=False)
+    suite = Runner([broken, good], TIMING, quiet, saved.append, extras=extras).run()
+    assert [(each.system, each.scenario, each.reason) for each in suite.not_run] == [
+        (REST, "A", "ConnectionError: nobody is there"),
+        (REST, CEILINGS, "it ended"),
+    ]
+    assert [(point.scenario, len(point.rounds)) for point in suite.points] == [("B", TIMING.rounds)]
+    assert not suite.interrupted
+    assert saved[-1] == suite
+    assert f"Ended before its end: A, {CEILINGS}" in summary(suite)
 
 
 def test_what_is_found_out_before_the_rounds_is_told() -> None:

@@ -8,6 +8,7 @@ import pytest
 from suites import CPP, FUSED, GRPC, UNFUSED, info, measured, point, rounds, suite
 from tensorwire.bench.suite.figures import near_ceiling, share_of_ceiling
 from tensorwire.bench.suite.lead import lead
+from tensorwire.bench.suite.notes import NOWHERE_SLOWER, TAIL_NOTE
 from tensorwire.bench.suite.results import Axis, Ceiling, NotRun, Settings, Split, Suite
 from tensorwire.bench.suite.summary import summary, write_summary
 from tensorwire.bench.suite.verdict import best_system, judge
@@ -90,6 +91,37 @@ def test_no_answer_where_the_peer_answers_is_a_loss() -> None:
     assert "3 round(s): it ended" in summary(found)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [(0, 0, "faster"), (5, 0, "faster"), (50, 0, "failed"), (50, 60, "peer failed"), (0, 50, "peer failed")],
+)
+def test_calls_that_failed_decide_over_the_latency_of_the_others(
+    ours: int, theirs: int, outcome: str
+) -> None:
+    tails = ((FUSED, 0.001, ours), (GRPC, 0.002, theirs))
+    points = [
+        point(system, 1000, scenario="C", rounds=rounds(1000, p99=p99, errors={"UNKNOWN": failed}))
+        for system, p99, failed in tails
+    ]
+    found = suite(points, [info("C", figure="p99")])
+    assert [one.outcome for one in judge(found).standings] == [outcome]
+    told = f"{FUSED} failed 4.8% of its calls, {GRPC} did better."
+    assert (told in first_lines(found)) == (outcome == "failed")
+    assert (" calls failed |" in summary(found)) == (outcome != "faster")
+
+
+def test_refusals_under_overload_do_not_decide_over_the_latency() -> None:
+    refused = rounds(1000, p99=0.001, errors={"RESOURCE_EXHAUSTED": 900})
+    points = [point(FUSED, 1000, scenario="H", rounds=refused), point(GRPC, 900, scenario="H")]
+    assert [one.outcome for one in judge(suite(points, [info("H")])).tails] == ["faster"]
+
+
+def test_a_system_whose_calls_failed_is_not_the_best_by_latency() -> None:
+    failing = rounds(1000, p99=0.001, errors={"UNKNOWN": 50})
+    found = suite([point(FUSED, 1000, rounds=failing), point(UNFUSED, 1000)], [info(figure="p99")])
+    assert best_system(found, found.scenarios[0]) == UNFUSED
+
+
 def test_best_system_is_one_for_the_whole_scenario() -> None:
     ours = [point(FUSED, 9000, 16), point(FUSED, 1000, 64)]
     found = suite([*ours, point(UNFUSED, 6000, 16), point(UNFUSED, 4000, 64)])
@@ -111,7 +143,7 @@ def test_references_are_no_peers() -> None:
 def test_the_nearest_ceiling_counts() -> None:
     ceilings = [
         Ceiling(client="null", systems=(FUSED,), concurrency=callers, throughput=throughput)
-        for callers, throughput in ((1, 1000.0), (50, 10000.0))
+        for callers, throughput in ((8, 1000.0), (50, 10000.0))
     ]
     found = suite([point(FUSED, 8000), point(GRPC, 9999)], ceilings=ceilings)
     ours, theirs = found.points
@@ -121,6 +153,24 @@ def test_the_nearest_ceiling_counts() -> None:
     assert "8,000 ±1% †" in summary(found)
 
 
+def test_what_a_system_reaches_the_generator_reaches() -> None:
+    ceiling = Ceiling(
+        client="null", systems=(FUSED, GRPC), concurrency=50, throughput=5000.0, low=4500.0, high=5500.0
+    )
+    found = suite([point(FUSED, 10000), point(GRPC, 5000)], ceilings=[ceiling])
+    assert [share_of_ceiling(found, one) for one in found.points] == pytest.approx([1.0, 0.5])
+    (row,) = (line for line in summary(found).splitlines() if line.startswith("| null"))
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[1:-1] == ["null", "50", "5,000 ±10%", "10,000", f"{FUSED}, {GRPC}"]
+
+
+def test_few_callers_have_no_ceiling() -> None:
+    ceiling = Ceiling(client="null", systems=(FUSED,), concurrency=8, throughput=1000.0)
+    few, enough = (point(FUSED, 1000, callers=callers) for callers in (7, 8))
+    assert not near_ceiling(suite([few], ceilings=[ceiling]), few)
+    assert near_ceiling(suite([enough], ceilings=[ceiling]), enough)
+
+
 def test_a_ceiling_of_one_process_says_nothing_of_several() -> None:
     axis = Axis(name="client processes")
     ceiling = Ceiling(client="null", systems=(FUSED,), concurrency=8, throughput=1000.0)
@@ -128,15 +178,18 @@ def test_a_ceiling_of_one_process_says_nothing_of_several() -> None:
     assert not near_ceiling(found, found.points[0])
 
 
-def test_worse_tails_are_told_where_throughput_decides() -> None:
+def test_worse_tails_are_in_the_first_lines_where_throughput_decides() -> None:
     found = suite(
         [
             point(FUSED, 9000, rounds=rounds(9000, p99=0.02)),
             point(GRPC, 1000, rounds=rounds(1000, p99=0.01)),
         ]
     )
-    assert "## Slower by p99" in summary(found)
-    assert f"{FUSED} has 2x {GRPC}'s p99" in summary(found)
+    told = first_lines(found)
+    assert f"{TAIL_NOTE}\n\n- A title of A, at 64 B: {FUSED} has 2x {GRPC}'s p99." in told
+    assert NOWHERE_SLOWER not in told
+    assert "By the figure that decides" in told
+    assert lead(found, judge(found)).glances[0].slower == f"none shown; by p99: {GRPC}"
 
 
 def test_refusals_are_failures_except_under_overload() -> None:
@@ -146,6 +199,19 @@ def test_refusals_are_failures_except_under_overload() -> None:
     ]
     found = suite(points, [info("A"), info("H")])
     assert [one.scenario for one, _, _ in judge(found).unanswered] == ["A"]
+
+
+def test_refusals_are_a_share_of_all_calls_that_ended() -> None:
+    errors = {"RESOURCE_EXHAUSTED": 20, "DEADLINE_EXCEEDED": 30}
+    found = suite([point(FUSED, 50, rounds=[measured(50, errors=errors, refused=20)])])
+    assert "20.0%" in summary(found)
+
+
+def test_lengths_of_time_are_rounded() -> None:
+    settings = Settings(rounds=3, warmup=0.0597325, duration=0.23893)
+    text = summary(suite([point(FUSED, 50)], [info(seconds=0.23893)], settings=settings))
+    assert "Each measurement takes 0.24 s." in text
+    assert "3 interleaved rounds of 0.24 s, longer in some scenarios, each after at least 0.06 s" in text
 
 
 def test_an_empty_run_says_that_it_cannot_say() -> None:
