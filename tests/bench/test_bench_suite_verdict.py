@@ -188,7 +188,7 @@ def test_worse_tails_are_in_the_first_lines_where_throughput_decides() -> None:
     told = first_lines(found)
     assert f"{TAIL_NOTE}\n\n- A title of A, at 64 B: {FUSED} has 2x {GRPC}'s p99." in told
     assert NOWHERE_SLOWER not in told
-    assert "By the figure that decides" in told
+    assert "by the figure that decides" in told
     assert lead(found, judge(found)).glances[0].slower == f"none shown; by p99: {GRPC}"
 
 
