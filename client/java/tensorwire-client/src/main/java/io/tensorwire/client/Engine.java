@@ -129,7 +129,7 @@ final class Engine {
 
     private void turn() {
         link.observe(this::connectionChanged);
-        inbox.drain(task -> task.run(this));
+        inbox.drain(this::run);
         flush();
         // Also after every send, which can swallow the sign that something has arrived.
         boolean more = link.receive(MESSAGES_A_TURN, receiver::receive);
@@ -139,6 +139,16 @@ final class Engine {
         callbacks.flush();
         if (!more && !closing) {
             sleep();
+        }
+    }
+
+    private void run(Task task) {
+        try {
+            task.run(this);
+        } catch (RuntimeException | Error error) {
+            // One call's trouble; those behind it are still to be taken.
+            LOG.error("a call of the client of {} failed", options.address(), error);
+            task.abandon(Failure.of(StatusCode.INTERNAL, "the call failed: " + error));
         }
     }
 

@@ -113,7 +113,7 @@ final class Envelope implements MessageWriter.Payloads {
 
     @Override
     public ByteBuffer piece(int tensor, int piece) {
-        return ((PredictCall) calls.get(piece)).inputs[tensor].payload();
+        return ((PredictCall) calls.get(piece)).inputs[tensor];
     }
 
     /** The message has been written: large tensors are kept by it, small ones were copied. */

@@ -3,6 +3,7 @@ package io.tensorwire.client;
 import io.tensorwire.client.wire.Bodies;
 import io.tensorwire.client.wire.PlainValues;
 
+import java.nio.ByteBuffer;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -107,7 +108,7 @@ public final class TensorwireClient implements AutoCloseable {
         Waiter<Map<String, Tensor>> waiter = new Waiter<>();
         PredictCall call = newCall(model, inputs, options, waiter);
         engine.submit(call);
-        return waiter.await(() -> engine.cancel(call));
+        return waiter.await(call.patience(), () -> engine.cancel(call));
     }
 
     /**
@@ -158,11 +159,24 @@ public final class TensorwireClient implements AutoCloseable {
         Template template = templates.get(model, options, names, tensors);
         return new PredictCall(
                 template,
-                tensors,
+                payloads(tensors),
                 options.extra(),
                 options.timeout(timeout),
                 System.nanoTime(),
                 completion);
+    }
+
+    /** Elements of any length are put together here, where their memory is the caller's concern. */
+    private static ByteBuffer[] payloads(Tensor[] tensors) {
+        ByteBuffer[] payloads = new ByteBuffer[tensors.length];
+        try {
+            for (int index = 0; index < tensors.length; index++) {
+                payloads[index] = tensors[index].payload();
+            }
+        } catch (IllegalArgumentException error) {
+            throw new RpcException(StatusCode.INVALID_ARGUMENT, error.getMessage());
+        }
+        return payloads;
     }
 
     // ---------------------------------------------------------------- about the server
@@ -248,7 +262,7 @@ public final class TensorwireClient implements AutoCloseable {
         byte[] body = Bodies.call(method, PlainValues.packedMap(new LinkedHashMap<>(params)));
         ControlCall call = new ControlCall(body, timeout, System.nanoTime(), waiter);
         engine.submit(call);
-        return waiter.await(() -> engine.cancel(call));
+        return waiter.await(call.patience(), () -> engine.cancel(call));
     }
 
     /**

@@ -91,6 +91,19 @@ class ClientTest {
     }
 
     @Test
+    void aTaskThatFailsTakesNothingElseWithIt() throws Exception {
+        List<CompletableFuture<Map<String, Tensor>>> futures = new ArrayList<>();
+        Engines.pause(
+                client,
+                () -> {
+                    Engines.fail(client);
+                    futures.add(client.predictAsync("m", ONE));
+                });
+        server.reply(server.receive(), 0, 1);
+        assertEquals(0f, value(futures.get(0)));
+    }
+
+    @Test
     void unknownCodesArePreserved() {
         CompletableFuture<Map<String, Tensor>> future = client.predictAsync("m", ONE);
         server.fail(server.receive(), 0, 1, 99);

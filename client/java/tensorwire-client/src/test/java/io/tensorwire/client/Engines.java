@@ -24,6 +24,18 @@ final class Engines {
         held.countDown();
     }
 
+    /** Hands over a task that throws. */
+    static void fail(TensorwireClient client) {
+        client.engine()
+                .submit(
+                        new Task() {
+                            @Override
+                            void run(Engine engine) {
+                                throw new IllegalStateException("expected by a test");
+                            }
+                        });
+    }
+
     private static void await(CountDownLatch latch) {
         try {
             latch.await();
