@@ -34,6 +34,7 @@ final class Engine {
     private List<Outgoing> held = new ArrayList<>();
 
     private boolean closing;
+    private volatile Failure ended;
 
     /** {@code clock}: nanoseconds of any origin, in the manner of {@link System#nanoTime}. */
     Engine(ClientOptions options, LongSupplier clock, Callbacks callbacks) {
@@ -63,11 +64,14 @@ final class Engine {
         return channel;
     }
 
-    /** Hand a task over; fails it if the client was closed. Any thread. */
-    void submit(Task task) {
-        if (!inbox.add(task)) {
-            task.abandon(closed());
-        }
+    /** Hand a task over; false if nobody takes it: the client has {@link #ended}. Any thread. */
+    boolean submit(Task task) {
+        return inbox.add(task);
+    }
+
+    /** Why no more tasks are taken, once that is so. Any thread. */
+    Failure ended() {
+        return ended;
     }
 
     /**
@@ -206,6 +210,8 @@ final class Engine {
     }
 
     private void shutDown(Failure why) {
+        // Before the inbox is closed: whom it turns away asks for it.
+        ended = why;
         inbox.close(task -> task.abandon(why));
         channel.failAll(why);
         callbacks.close(options.callbackExecutor() == null);

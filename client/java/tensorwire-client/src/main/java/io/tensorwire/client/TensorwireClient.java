@@ -107,8 +107,7 @@ public final class TensorwireClient implements AutoCloseable {
             String model, Map<String, Tensor> inputs, PredictOptions options) {
         Waiter<Map<String, Tensor>> waiter = new Waiter<>();
         PredictCall call = newCall(model, inputs, options, waiter);
-        engine.submit(call);
-        return waiter.await(call.patience(), () -> engine.cancel(call));
+        return await(call, waiter);
     }
 
     /**
@@ -139,8 +138,18 @@ public final class TensorwireClient implements AutoCloseable {
         CallFuture<Map<String, Tensor>> future = new CallFuture<>(callbacks);
         PredictCall call = newCall(model, inputs, options, future);
         future.whenCancelled(() -> engine.cancel(call));
-        engine.submit(call);
+        if (!engine.submit(call)) {
+            // The I/O thread, which completes futures otherwise, is gone.
+            future.completeExceptionally(engine.ended().exception());
+        }
         return future;
+    }
+
+    private <T> T await(Call call, Waiter<T> waiter) {
+        if (!engine.submit(call)) {
+            throw engine.ended().exception();
+        }
+        return waiter.await(call.patience(), () -> engine.cancel(call));
     }
 
     private PredictCall newCall(
@@ -261,8 +270,7 @@ public final class TensorwireClient implements AutoCloseable {
         Waiter<Object> waiter = new Waiter<>();
         byte[] body = Bodies.call(method, PlainValues.packedMap(new LinkedHashMap<>(params)));
         ControlCall call = new ControlCall(body, timeout, System.nanoTime(), waiter);
-        engine.submit(call);
-        return waiter.await(call.patience(), () -> engine.cancel(call));
+        return await(call, waiter);
     }
 
     /**

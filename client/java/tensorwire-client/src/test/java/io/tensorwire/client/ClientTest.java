@@ -181,6 +181,7 @@ class ClientTest {
         assertEquals(StatusCode.UNAVAILABLE, failure(pending).status());
         RpcException error = assertThrows(RpcException.class, () -> client.predict("m", ONE));
         assertEquals("the client was closed", error.description());
+        assertEquals("the client was closed", failure(client.predictAsync("m", ONE)).description());
         client.close();
     }
 
