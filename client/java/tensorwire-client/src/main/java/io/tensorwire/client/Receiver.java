@@ -51,7 +51,7 @@ final class Receiver {
                 throw new ProtocolException(
                         "a client does not take messages of kind " + prefix.kind());
             }
-        } catch (RuntimeException error) {
+        } catch (RuntimeException | StackOverflowError | OutOfMemoryError error) {
             // Whatever it is, it must not end the loop that all other calls depend on.
             stray++;
             failUnreadable(head, error);
@@ -88,7 +88,7 @@ final class Receiver {
         }
     }
 
-    private void failUnreadable(ByteBuffer head, RuntimeException error) {
+    private void failUnreadable(ByteBuffer head, Throwable error) {
         Failure failure =
                 Failure.of(
                         StatusCode.UNKNOWN,

@@ -130,6 +130,21 @@ class ClientTest {
     }
 
     @Test
+    void aResultThatClaimsToBeHugeFailsItsCallAndNoOther() throws Exception {
+        CompletableFuture<Object> bad =
+                CompletableFuture.supplyAsync(() -> client.control("stats", Map.of()));
+        FakeServer.Received call = server.receive();
+        byte[] body = {(byte) 0xdd, 0x7f, -1, -1, -1};
+        Prefix prefix =
+                Prefix.control(Kind.CONTROL_REPLY, call.prefix().id(), 1, body.length, 0);
+        server.send(call.peer(), MessageWriter.write(prefix, body));
+        assertEquals(StatusCode.UNKNOWN, failure(bad).status());
+        CompletableFuture<Map<String, Tensor>> good = client.predictAsync("m", ONE);
+        server.reply(server.receive(), 0, 1);
+        assertEquals(0f, value(good));
+    }
+
+    @Test
     void answersThatNobodyWaitsForAreIgnored() throws Exception {
         CompletableFuture<Map<String, Tensor>> future = client.predictAsync("m", ONE);
         FakeServer.Received request = server.receive();
