@@ -16,6 +16,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.BiConsumer;
 import java.util.function.IntConsumer;
+import java.util.function.Supplier;
 
 /**
  * The DEALER, and what its owner sleeps at. I/O thread only, but for {@link #wake}.
@@ -121,17 +122,30 @@ final class Link implements AutoCloseable {
             if (head == null) {
                 return false;
             }
-            reader.accept(bytes(head), head.hasMore() ? readFrames() : List.of());
+            List<ByteBuffer> frames =
+                    head.hasMore()
+                            ? readFrames(() -> socket.base().recv(ZMQ.DONTWAIT))
+                            : List.of();
+            if (frames != null) {
+                reader.accept(bytes(head), frames);
+            }
         }
         return true;
     }
 
-    private List<ByteBuffer> readFrames() {
+    /**
+     * The frames behind a head. The parts of a message arrive together, but JeroMQ drops a pipe
+     * that is being read when it learns between two of them that the connection is lost: null
+     * then, and the rest never comes.
+     */
+    static List<ByteBuffer> readFrames(Supplier<Msg> next) {
         List<ByteBuffer> frames = new ArrayList<>();
         Msg frame;
         do {
-            // The parts of a message arrive together.
-            frame = socket.base().recv(ZMQ.DONTWAIT);
+            frame = next.get();
+            if (frame == null) {
+                return null;
+            }
             frames.add(bytes(frame));
         } while (frame.hasMore());
         return frames;
