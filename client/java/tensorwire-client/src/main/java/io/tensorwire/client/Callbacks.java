@@ -7,7 +7,6 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
-import java.util.concurrent.RejectedExecutionException;
 
 /**
  * Completes futures outside of the I/O thread, which what hangs on them could keep: one hand-over
@@ -36,11 +35,12 @@ final class Callbacks {
         known = new ArrayList<>();
         try {
             executor.execute(() -> ready.forEach(Runnable::run));
-        } catch (RejectedExecutionException error) {
+        } catch (RuntimeException | Error error) {
+            // It is the user's, and may throw anything; the calls are over all the same.
             LOG.warn(
-                    "the executor of callbacks takes no more; {} calls are completed by the I/O"
-                            + " thread",
-                    ready.size());
+                    "the executor of callbacks failed; {} calls are completed by the I/O thread",
+                    ready.size(),
+                    error);
             ready.forEach(Runnable::run);
         }
     }

@@ -74,6 +74,11 @@ final class Engine {
         return ended;
     }
 
+    /** Whether the caller is the I/O thread, which must not wait for itself. */
+    boolean isOwnThread() {
+        return thread == Thread.currentThread();
+    }
+
     /**
      * Fail what is pending, and end the thread; waits for that unless it is that thread that asks.
      */
@@ -86,7 +91,7 @@ final class Engine {
                     }
                 });
         boolean interrupted = false;
-        while (thread != Thread.currentThread() && thread.isAlive()) {
+        while (!isOwnThread() && thread.isAlive()) {
             try {
                 thread.join();
             } catch (InterruptedException error) {
@@ -212,10 +217,19 @@ final class Engine {
     private void shutDown(Failure why) {
         // Before the inbox is closed: whom it turns away asks for it.
         ended = why;
-        inbox.close(task -> task.abandon(why));
-        channel.failAll(why);
-        callbacks.close(options.callbackExecutor() == null);
-        link.close();
+        lastly(() -> inbox.close(task -> task.abandon(why)));
+        lastly(() -> channel.failAll(why));
+        lastly(() -> callbacks.close(options.callbackExecutor() == null));
+        lastly(link::close);
+    }
+
+    /** A step of the end, which must not keep the next one from being taken. */
+    private void lastly(Runnable step) {
+        try {
+            step.run();
+        } catch (RuntimeException | Error error) {
+            LOG.error("the client of {} did not end in order", options.address(), error);
+        }
     }
 
     private static Failure closed() {

@@ -146,6 +146,11 @@ public final class TensorwireClient implements AutoCloseable {
     }
 
     private <T> T await(Call call, Waiter<T> waiter) {
+        if (engine.isOwnThread()) {
+            throw new IllegalStateException(
+                    "the client's I/O thread cannot wait for a call: the executor of callbacks"
+                            + " runs them in the thread that hands them over");
+        }
         if (!engine.submit(call)) {
             throw engine.ended().exception();
         }

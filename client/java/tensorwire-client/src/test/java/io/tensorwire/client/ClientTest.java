@@ -20,6 +20,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 
 /** Against a server that does what a real one does seldom, or never. */
@@ -209,6 +210,39 @@ class ClientTest {
         server.reply(server.receive(), 0, 1);
         server.reply(server.receive(), 0, 1);
         assertArrayEquals(new float[] {0}, second.get(20, TimeUnit.SECONDS));
+    }
+
+    private void connectWith(Executor executor) {
+        client.close();
+        client =
+                TensorwireClient.builder(server.address)
+                        .timeout(Duration.ofSeconds(20))
+                        .callbackExecutor(executor)
+                        .connect();
+    }
+
+    @Test
+    void anExecutorThatThrowsLosesNoCall() throws Exception {
+        connectWith(
+                work -> {
+                    throw new AssertionError("expected by a test");
+                });
+        for (int call = 0; call < 2; call++) {
+            CompletableFuture<Map<String, Tensor>> future = client.predictAsync("m", ONE);
+            server.reply(server.receive(), 0, 1);
+            assertEquals(0f, value(future));
+        }
+    }
+
+    @Test
+    void theIoThreadDoesNotWaitForItself() {
+        connectWith(Runnable::run);
+        CompletableFuture<Map<String, Tensor>> future =
+                client.predictAsync("m", ONE).thenApply(outputs -> client.predict("m", ONE));
+        server.reply(server.receive(), 0, 1);
+        ExecutionException failed =
+                assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
+        assertInstanceOf(IllegalStateException.class, failed.getCause());
     }
 
     @Test
