@@ -52,9 +52,12 @@ public final class ClientBuilder {
     }
 
     /**
-     * Where futures are completed, and so what hangs on them runs.
+     * Where futures are completed, and so what hangs on them runs. It may wait for other calls: by
+     * default in as many threads of the client's own as that takes.
      *
-     * @param value default: a thread of the client's own, which must not be kept for long
+     * @param value gets each future by itself, and must have threads enough for those that wait;
+     *     one that runs its work at once keeps the thread of the socket, where no call can be
+     *     waited for. Default, and null: threads of the client's own
      * @return this
      */
     public ClientBuilder callbackExecutor(Executor value) {

@@ -219,7 +219,7 @@ final class Engine {
         ended = why;
         lastly(() -> inbox.close(task -> task.abandon(why)));
         lastly(() -> channel.failAll(why));
-        lastly(() -> callbacks.close(options.callbackExecutor() == null));
+        lastly(callbacks::close);
         lastly(link::close);
     }
 

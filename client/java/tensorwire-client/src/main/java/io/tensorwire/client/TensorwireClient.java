@@ -9,7 +9,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.Executor;
 
 /**
  * A connection to a tensorwire server, for any number of threads at once.
@@ -37,11 +36,7 @@ public final class TensorwireClient implements AutoCloseable {
     private final long timeout;
 
     private TensorwireClient(ClientOptions options) {
-        Executor executor =
-                options.callbackExecutor() == null
-                        ? CallbackThread.newExecutor()
-                        : options.callbackExecutor();
-        this.callbacks = new Callbacks(executor);
+        this.callbacks = new Callbacks(options.callbackExecutor());
         this.engine = new Engine(options, System::nanoTime, callbacks);
         this.timeout = ClientOptions.nanos(options.timeout());
     }

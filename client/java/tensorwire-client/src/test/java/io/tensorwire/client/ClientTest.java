@@ -212,6 +212,26 @@ class ClientTest {
         assertArrayEquals(new float[] {0}, second.get(20, TimeUnit.SECONDS));
     }
 
+    @Test
+    void aCallbackMayWaitForACallThatItMakes() throws Exception {
+        CompletableFuture<Map<String, Tensor>> second =
+                client.predictAsync("m", ONE)
+                        .thenApply(outputs -> client.predictAsync("m", ONE).join());
+        server.reply(server.receive(), 0, 1);
+        server.reply(server.receive(), 0, 1);
+        assertEquals(0f, value(second));
+    }
+
+    @Test
+    void aCallbackMayWaitForACallThatIsAnsweredWithItsOwn() throws Exception {
+        List<CompletableFuture<Map<String, Tensor>>> futures = together(3);
+        CompletableFuture<Map<String, Tensor>> last =
+                futures.get(0).thenApply(outputs -> futures.get(2).join());
+        server.reply(server.receive(), 0, 3);
+        assertEquals(20f, value(last));
+        assertEquals(10f, value(futures.get(1)));
+    }
+
     private void connectWith(Executor executor) {
         client.close();
         client =
