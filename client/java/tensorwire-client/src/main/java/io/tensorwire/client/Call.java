@@ -25,6 +25,11 @@ abstract class Call extends Task {
         this.begun = begun;
     }
 
+    /** On the client's clock; {@link #NO_TIMEOUT}: never. */
+    final long deadline() {
+        return timeout == NO_TIMEOUT ? NO_TIMEOUT : begun + timeout;
+    }
+
     /** Nanoseconds after which a caller need not wait for the I/O thread any more. */
     final long patience() {
         return timeout == NO_TIMEOUT ? NO_TIMEOUT : timeout + SLACK;

@@ -89,7 +89,7 @@ final class Channel {
     }
 
     private void encode(Envelope envelope, long now, List<Outgoing> messages) {
-        long timeoutUs = Outgoing.microseconds(envelope.deadline, now);
+        long timeoutUs = Outgoing.microseconds(envelope.deadline(), now);
         try {
             messages.add(
                     new Outgoing(
