@@ -41,8 +41,8 @@ public final class ClientBuilder {
     /**
      * How soon a lost connection is tried again; the time doubles until it is the longest.
      *
-     * @param shortest default 50 ms
-     * @param longest default 2 s
+     * @param shortest at least 1 ms, in whole milliseconds. Default 50 ms
+     * @param longest not less, at most 2^31 - 1 ms. Default 2 s
      * @return this
      */
     public ClientBuilder reconnect(Duration shortest, Duration longest) {

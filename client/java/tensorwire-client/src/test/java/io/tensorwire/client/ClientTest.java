@@ -284,6 +284,16 @@ class ClientTest {
         assertThrows(RpcException.class, () -> TensorwireClient.connect("tcp://127.0.0.1"));
         ClientBuilder builder = TensorwireClient.builder(server.address).timeout(Duration.ZERO);
         assertThrows(IllegalArgumentException.class, builder::connect);
+        Duration second = Duration.ofSeconds(1);
+        for (Duration shortest : List.of(Duration.ZERO, Duration.ofNanos(500_000))) {
+            ClientBuilder hasty = TensorwireClient.builder(server.address);
+            assertThrows(
+                    IllegalArgumentException.class, hasty.reconnect(shortest, second)::connect);
+        }
+        ClientBuilder slow = TensorwireClient.builder(server.address);
+        assertThrows(
+                IllegalArgumentException.class,
+                slow.reconnect(second, Duration.ofDays(25))::connect);
         assertThrows(IllegalArgumentException.class, () -> PredictOptions.DEFAULT.withVersion(-1));
     }
 }
