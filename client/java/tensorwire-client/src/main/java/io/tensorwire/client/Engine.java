@@ -5,8 +5,9 @@ import org.slf4j.LoggerFactory;
 import org.zeromq.ZMQ;
 
 import java.nio.ByteBuffer;
-import java.util.ArrayList;
+import java.util.ArrayDeque;
 import java.util.List;
+import java.util.Queue;
 import java.util.function.LongSupplier;
 
 /**
@@ -30,8 +31,8 @@ final class Engine {
     private final Callbacks callbacks;
     private final Thread thread;
 
-    /** What waits for a connection. */
-    private List<Outgoing> held = new ArrayList<>();
+    /** What waits for a connection, or for room in it. */
+    private final Queue<Outgoing> held = new ArrayDeque<>();
 
     private boolean closing;
     private volatile Failure ended;
@@ -58,6 +59,11 @@ final class Engine {
             throw error;
         }
         thread.start();
+    }
+
+    /** How many messages are held; I/O thread only. */
+    int held() {
+        return held.size();
     }
 
     Channel channel() {
@@ -142,7 +148,10 @@ final class Engine {
         flush();
         // Also after every send, which can swallow the sign that something has arrived.
         boolean more = link.receive(MESSAGES_A_TURN, receiver::receive);
-        if (channel.expire(clock.getAsLong())) {
+        long now = clock.getAsLong();
+        // Receiving is what tells that there is room again: the thread must not sleep without a try.
+        sendHeld(now);
+        if (channel.expire(now)) {
             held.removeIf(message -> message.envelope().open() == 0);
         }
         callbacks.flush();
@@ -163,27 +172,38 @@ final class Engine {
 
     private void flush() {
         long now = clock.getAsLong();
-        if (!held.isEmpty() && channel.isConnected()) {
-            List<Outgoing> waited = held;
-            held = new ArrayList<>();
-            for (Outgoing message : waited) {
-                if (message.envelope().open() > 0) {
-                    message.refresh(now);
-                    send(message);
-                }
-            }
-        }
+        sendHeld(now);
         for (Outgoing message : channel.flush(now)) {
             send(message);
         }
     }
 
+    private void sendHeld(long now) {
+        while (!held.isEmpty() && channel.isConnected()) {
+            Outgoing oldest = held.peek();
+            if (oldest.envelope().open() > 0) {
+                oldest.refresh(now);
+                if (!isSent(oldest)) {
+                    return;
+                }
+            }
+            held.remove();
+        }
+    }
+
     private void send(Outgoing message) {
-        if (channel.isConnected() && link.send(message.frames())) {
-            message.envelope().markSent();
-        } else {
+        // What is held goes first, or those behind it would take its room for ever.
+        if (!held.isEmpty() || !isSent(message)) {
             held.add(message);
         }
+    }
+
+    private boolean isSent(Outgoing message) {
+        boolean sent = channel.isConnected() && link.send(message.frames());
+        if (sent) {
+            message.envelope().markSent();
+        }
+        return sent;
     }
 
     private void sleep() {

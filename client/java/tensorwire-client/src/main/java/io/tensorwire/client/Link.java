@@ -31,6 +31,7 @@ final class Link implements AutoCloseable {
     private static final int HEARTBEAT_MS = 5_000;
     private static final int HEARTBEAT_TIMEOUT_MS = 20_000;
     private static final int HANDSHAKE_MS = 5_000;
+    private static final int MESSAGES_ON_THEIR_WAY = 1_000;
     private static final String MONITOR = "inproc://tensorwire-monitor";
     private static final int EVENTS =
             ZMQ.EVENT_HANDSHAKE_PROTOCOL | ZMQ.EVENT_DISCONNECTED | ZMQ.EVENT_CONNECT_RETRIED;
@@ -58,8 +59,9 @@ final class Link implements AutoCloseable {
     void connect(ClientOptions options) {
         socket = context.socket(SocketType.DEALER);
         socket.setLinger(0);
-        // What waits is bounded by timeouts; a send must never block.
-        socket.setSndHWM(0);
+        // What a peer that does not read leaves here could not be taken back: behind so many messages
+        // they wait in the client, where they time out. A send never blocks.
+        socket.setSndHWM(MESSAGES_ON_THEIR_WAY);
         socket.setRcvHWM(0);
         // Nothing is queued for a connection that does not stand: what waits for it is ours, and
         // can time out.
@@ -102,7 +104,7 @@ final class Link implements AutoCloseable {
 
     /**
      * Send a message, each frame from 0 to its limit; false if there is no connection to send it
-     * through.
+     * through, or too much waits in it.
      */
     boolean send(List<ByteBuffer> frames) {
         int last = frames.size() - 1;

@@ -101,6 +101,29 @@ class ClientTest {
     }
 
     @Test
+    void whatAServerDoesNotReadWaitsInTheClientAndIsSentLater() throws Exception {
+        client.close();
+        client = TensorwireClient.builder(server.address).timeout(null).fuse(false).connect();
+        client.predictAsync("m", ONE);
+        FakeServer.Received first = server.receive(); // the connection stands
+        server.reply(first, 0, 1);
+        int count = 2_000;
+        Map<String, Tensor> large = Map.of("x", Tensor.of(new float[32_768]));
+        List<CompletableFuture<Map<String, Tensor>>> futures = new ArrayList<>();
+        for (int call = 0; call < count; call++) {
+            futures.add(client.predictAsync("m", large));
+        }
+        assertTrue(Engines.held(client) > 0);
+        for (int call = 0; call < count; call++) {
+            server.reply(server.receive(), 0, 1);
+        }
+        for (CompletableFuture<Map<String, Tensor>> future : futures) {
+            assertEquals(0f, value(future));
+        }
+        assertEquals(0, Engines.held(client));
+    }
+
+    @Test
     void aTaskThatFailsTakesNothingElseWithIt() throws Exception {
         List<CompletableFuture<Map<String, Tensor>>> futures = new ArrayList<>();
         Engines.pause(
