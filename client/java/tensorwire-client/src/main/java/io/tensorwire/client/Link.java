@@ -41,6 +41,9 @@ final class Link implements AutoCloseable {
     private ZMQ.Socket socket;
     private ZMQ.Socket monitor;
 
+    /** What ended a thread of JeroMQ. */
+    private volatile Throwable failure;
+
     /** Makes nothing but the selector: other threads may wake it before there is a socket. */
     Link() {
         try {
@@ -49,6 +52,11 @@ final class Link implements AutoCloseable {
             throw new UncheckedIOException(error);
         }
         context = ZMQ.context(1);
+        context.setUncaughtExceptionHandler(
+                (thread, error) -> {
+                    failure = error;
+                    wake();
+                });
     }
 
     /**
@@ -66,6 +74,8 @@ final class Link implements AutoCloseable {
         // Nothing is queued for a connection that does not stand: what waits for it is ours, and
         // can time out.
         socket.setImmediate(false);
+        // Direct memory is scarcer than the heap, and to lack it ends JeroMQ's thread.
+        socket.setMsgAllocationHeapThreshold(0);
         socket.setReconnectIVL((int) options.reconnectMin().toMillis());
         socket.setReconnectIVLMax((int) options.reconnectMax().toMillis());
         socket.setHeartbeatIvl(HEARTBEAT_MS);
@@ -93,8 +103,15 @@ final class Link implements AutoCloseable {
         }
     }
 
-    /** Tell what has happened to the connection: events of {@link ZMQ}. */
+    /**
+     * Tell what has happened to the connection: events of {@link ZMQ}.
+     *
+     * @throws IllegalStateException a thread of JeroMQ has ended: nothing will happen any more
+     */
     void observe(IntConsumer events) {
+        if (failure != null) {
+            throw new IllegalStateException("a thread of JeroMQ failed: " + failure, failure);
+        }
         for (ZMQ.Event event = ZMQ.Event.recv(monitor, ZMQ.DONTWAIT);
                 event != null;
                 event = ZMQ.Event.recv(monitor, ZMQ.DONTWAIT)) {
@@ -185,7 +202,14 @@ final class Link implements AutoCloseable {
             monitor.setLinger(0);
             monitor.close();
         }
-        context.term();
+        if (failure == null) {
+            context.term();
+        } else {
+            // A dead thread closes nothing, and who waits for it waits for ever.
+            Thread term = new Thread(context::term, "tensorwire-term");
+            term.setDaemon(true);
+            term.start();
+        }
         try {
             selector.close();
         } catch (IOException error) {

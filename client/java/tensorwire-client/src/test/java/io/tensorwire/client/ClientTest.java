@@ -18,6 +18,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
@@ -295,6 +296,26 @@ class ClientTest {
         ExecutionException failed =
                 assertThrows(ExecutionException.class, () -> future.get(20, TimeUnit.SECONDS));
         assertInstanceOf(IllegalStateException.class, failed.getCause());
+    }
+
+    @Test
+    void anErrorInAThreadOfJeroMqFailsTheCallsAndTheClientCanBeClosed() {
+        Set<Thread> others = Threads.ofJeroMq();
+        client.close();
+        client = TensorwireClient.builder(server.address).timeout(null).connect();
+        CompletableFuture<Map<String, Tensor>> pending = client.predictAsync("m", ONE);
+        server.receive();
+        Thread own =
+                Threads.ofJeroMq().stream()
+                        .filter(each -> !others.contains(each))
+                        .findAny()
+                        .orElseThrow();
+        own.getUncaughtExceptionHandler().uncaughtException(own, new OutOfMemoryError("a test's"));
+        for (CompletableFuture<?> future : List.of(pending, client.predictAsync("m", ONE))) {
+            RpcException error = failure(future);
+            assertEquals(StatusCode.INTERNAL, error.status());
+            assertTrue(error.description().contains("OutOfMemoryError"), error.description());
+        }
     }
 
     @Test
