@@ -122,6 +122,7 @@ final class Engine {
                         if (message != null) {
                             link.send(List.of(message));
                         }
+                        held.removeIf(each -> each.envelope().open() == 0);
                     }
                 });
     }

@@ -4,6 +4,7 @@ import io.tensorwire.client.wire.Bodies;
 import io.tensorwire.client.wire.PlainValues;
 
 import java.nio.ByteBuffer;
+import java.time.Duration;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -267,10 +268,30 @@ public final class TensorwireClient implements AutoCloseable {
      * @throws RpcException the call failed
      */
     public Object control(String method, Map<String, ?> params) {
+        return control(method, params, timeout);
+    }
+
+    /**
+     * Any call of introspection or administration, some of which take longer than a prediction may.
+     *
+     * @param method its name
+     * @param params see the other method of this name
+     * @param limit how long it may take, more than zero; null: no limit
+     * @return see the other method of this name
+     * @throws IllegalArgumentException the limit is zero or negative
+     * @throws RpcException the call failed
+     */
+    public Object control(String method, Map<String, ?> params, Duration limit) {
+        if (limit != null) {
+            ClientOptions.positive("limit", limit);
+        }
+        return control(method, params, ClientOptions.nanos(limit));
+    }
+
+    private Object control(String method, Map<String, ?> params, long nanos) {
         Waiter<Object> waiter = new Waiter<>();
         byte[] body = Bodies.call(method, PlainValues.packedMap(new LinkedHashMap<>(params)));
-        ControlCall call = new ControlCall(body, timeout, System.nanoTime(), waiter);
-        return await(call, waiter);
+        return await(new ControlCall(body, nanos, System.nanoTime(), waiter), waiter);
     }
 
     /**

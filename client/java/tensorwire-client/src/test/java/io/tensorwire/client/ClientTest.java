@@ -164,6 +164,42 @@ class ClientTest {
     }
 
     @Test
+    void aReplyWhoseLengthsAndCountAreWrongFailsTheCallsThatThereAre() {
+        CompletableFuture<Map<String, Tensor>> bad = client.predictAsync("m", ONE);
+        FakeServer.Received request = server.receive();
+        Prefix prefix =
+                new Prefix(
+                        Kind.REPLY.number(), 0, 0, request.prefix().id(), 0, 3, 100, 0, 0, 0, 0);
+        server.send(request.peer(), MessageWriter.write(prefix, new byte[0]));
+        assertEquals(StatusCode.UNKNOWN, failure(bad).status());
+    }
+
+    @Test
+    void aCallThatIsCancelledWhileItWaitsForAServerIsLetGo() {
+        client.close();
+        String address = server.address;
+        server.close();
+        client = TensorwireClient.builder(address).timeout(null).connect();
+        CompletableFuture<Map<String, Tensor>> future = client.predictAsync("m", ONE);
+        assertEquals(1, Engines.held(client));
+        future.cancel(true);
+        assertEquals(0, Engines.held(client));
+        server = new FakeServer();
+    }
+
+    @Test
+    void aControlCallHasATimeoutOfItsOwn() {
+        RpcException error =
+                assertThrows(
+                        RpcException.class,
+                        () -> client.control("stats", Map.of(), Duration.ofMillis(50)));
+        assertTrue(error.description().contains("within 0.05 s"), error.description());
+        assertThrows(
+                IllegalArgumentException.class,
+                () -> client.control("stats", Map.of(), Duration.ZERO));
+    }
+
+    @Test
     void aResultThatClaimsToBeHugeFailsItsCallAndNoOther() throws Exception {
         CompletableFuture<Object> bad =
                 CompletableFuture.supplyAsync(() -> client.control("stats", Map.of()));
