@@ -16,6 +16,7 @@ import org.junit.jupiter.api.Test;
 import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -41,6 +42,10 @@ class ClientTest {
 
     /** So many calls that are in the inbox before the connection stands, and so travel together. */
     private List<CompletableFuture<Map<String, Tensor>>> together(int count) {
+        return together(Collections.nCopies(count, PredictOptions.DEFAULT));
+    }
+
+    private List<CompletableFuture<Map<String, Tensor>>> together(List<PredictOptions> options) {
         client.close();
         String address = server.address;
         server.close();
@@ -50,8 +55,8 @@ class ClientTest {
         Engines.pause(
                 client,
                 () -> {
-                    for (int call = 0; call < count; call++) {
-                        futures.add(client.predictAsync("m", ONE));
+                    for (PredictOptions each : options) {
+                        futures.add(client.predictAsync("m", ONE, each));
                     }
                 });
         server = new FakeServer(address);
@@ -250,8 +255,19 @@ class ClientTest {
 
     @Test
     void callsWithOtherOptionsTravelAlone() {
-        client.predictAsync("m", ONE, PredictOptions.DEFAULT.withRoutingKey("a"));
-        assertTrue(server.receive().prefix().extraLen() > 0);
+        together(
+                List.of(
+                        PredictOptions.DEFAULT,
+                        PredictOptions.DEFAULT.withRoutingKey("a"),
+                        PredictOptions.DEFAULT.withRoutingKey("b"),
+                        PredictOptions.DEFAULT.withTimeout(Duration.ofSeconds(20)),
+                        PredictOptions.DEFAULT.withVersion(1)));
+        for (int call = 0; call < 5; call++) {
+            Prefix prefix = server.receive().prefix();
+            assertEquals(1, prefix.count());
+            assertEquals(call == 1 || call == 2, prefix.extraLen() > 0);
+            assertEquals(call == 3, prefix.timeoutUs() > 0);
+        }
         client.predictAsync("m", Map.of("x", Tensor.of(new float[20_000])));
         FakeServer.Received large = server.receive();
         assertEquals(1, large.frames().size());
