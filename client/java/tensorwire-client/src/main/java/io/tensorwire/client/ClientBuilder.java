@@ -70,7 +70,8 @@ public final class ClientBuilder {
      *
      * @return a client, which connects in the background
      * @throws IllegalArgumentException a setting is out of range
-     * @throws RpcException INVALID_ARGUMENT: the address is none
+     * @throws RpcException INVALID_ARGUMENT: the address is none; UNAVAILABLE: its host's name is
+     *     not known, which may change: try again
      */
     public TensorwireClient connect() {
         ClientOptions options =

@@ -8,6 +8,8 @@ import zmq.Msg;
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.net.InetAddress;
+import java.net.UnknownHostException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.SelectionKey;
@@ -17,6 +19,8 @@ import java.util.List;
 import java.util.function.BiConsumer;
 import java.util.function.IntConsumer;
 import java.util.function.Supplier;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * The DEALER, and what its owner sleeps at. I/O thread only, but for {@link #wake}.
@@ -32,6 +36,7 @@ final class Link implements AutoCloseable {
     private static final int HEARTBEAT_TIMEOUT_MS = 20_000;
     private static final int HANDSHAKE_MS = 5_000;
     private static final int MESSAGES_ON_THEIR_WAY = 1_000;
+    private static final Pattern ADDRESS = Pattern.compile("tcp://([A-Za-z0-9._-]+):[0-9]{1,5}");
     private static final String MONITOR = "inproc://tensorwire-monitor";
     private static final int EVENTS =
             ZMQ.EVENT_HANDSHAKE_PROTOCOL | ZMQ.EVENT_DISCONNECTED | ZMQ.EVENT_CONNECT_RETRIED;
@@ -62,7 +67,8 @@ final class Link implements AutoCloseable {
     /**
      * Begin to connect.
      *
-     * @throws RpcException INVALID_ARGUMENT: it is no address
+     * @throws RpcException INVALID_ARGUMENT: it is no address; UNAVAILABLE: its host's name is not
+     *     known
      */
     void connect(ClientOptions options) {
         socket = context.socket(SocketType.DEALER);
@@ -93,13 +99,33 @@ final class Link implements AutoCloseable {
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         } catch (IllegalArgumentException | ZMQException error) {
-            throw new RpcException(
-                    StatusCode.INVALID_ARGUMENT,
-                    "cannot connect to '"
-                            + options.address()
-                            + "': "
-                            + error.getMessage()
-                            + "; expected tcp://HOST:PORT");
+            throw refused(options.address(), error);
+        }
+    }
+
+    /** A name may be known later, as in a cluster that starts; what is no address never is one. */
+    private static RpcException refused(String address, RuntimeException error) {
+        Matcher parts = ADDRESS.matcher(address);
+        if (parts.matches() && isUnknown(parts.group(1))) {
+            return new RpcException(
+                    StatusCode.UNAVAILABLE,
+                    "cannot connect to '" + address + "': the host's name is not known (yet)");
+        }
+        return new RpcException(
+                StatusCode.INVALID_ARGUMENT,
+                "cannot connect to '"
+                        + address
+                        + "': "
+                        + error.getMessage()
+                        + "; expected tcp://HOST:PORT");
+    }
+
+    private static boolean isUnknown(String host) {
+        try {
+            InetAddress.getByName(host);
+            return false;
+        } catch (UnknownHostException error) {
+            return true;
         }
     }
 

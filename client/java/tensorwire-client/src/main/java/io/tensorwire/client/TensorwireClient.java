@@ -47,7 +47,8 @@ public final class TensorwireClient implements AutoCloseable {
      *
      * @param address {@code tcp://HOST:PORT}
      * @return a client, which connects in the background: there need be no server yet
-     * @throws RpcException INVALID_ARGUMENT: it is no address
+     * @throws RpcException INVALID_ARGUMENT: it is no address; UNAVAILABLE: its host's name is not
+     *     known, which may change: try again
      */
     public static TensorwireClient connect(String address) {
         return builder(address).connect();

@@ -378,6 +378,11 @@ class ClientTest {
         assertTrue(error.description().contains("expected tcp://HOST:PORT"), error.description());
         assertThrows(RpcException.class, () -> TensorwireClient.connect("ipc:///tmp/server"));
         assertThrows(RpcException.class, () -> TensorwireClient.connect("tcp://127.0.0.1"));
+        RpcException unknown =
+                assertThrows(
+                        RpcException.class,
+                        () -> TensorwireClient.connect("tcp://no-such-host.invalid:8700"));
+        assertEquals(StatusCode.UNAVAILABLE, unknown.status());
         ClientBuilder builder = TensorwireClient.builder(server.address).timeout(Duration.ZERO);
         assertThrows(IllegalArgumentException.class, builder::connect);
         Duration second = Duration.ofSeconds(1);
