@@ -41,7 +41,7 @@ record ClientOptions(
         return value;
     }
 
-    /** What JeroMQ takes: whole milliseconds in an int. With none its I/O thread divides by zero. */
+    /** What JeroMQ takes: milliseconds in an int. With none its I/O thread divides by zero. */
     private static void milliseconds(String name, Duration value) {
         if (value.compareTo(Duration.ofMillis(1)) < 0
                 || value.compareTo(Duration.ofMillis(Integer.MAX_VALUE)) > 0) {

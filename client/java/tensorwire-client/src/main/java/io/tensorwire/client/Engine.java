@@ -150,7 +150,7 @@ final class Engine {
         // Also after every send, which can swallow the sign that something has arrived.
         boolean more = link.receive(MESSAGES_A_TURN, receiver::receive);
         long now = clock.getAsLong();
-        // Receiving is what tells that there is room again: the thread must not sleep without a try.
+        // Receiving is what tells that there is room again: no sleep without a try.
         sendHeld(now);
         if (channel.expire(now)) {
             held.removeIf(message -> message.envelope().open() == 0);

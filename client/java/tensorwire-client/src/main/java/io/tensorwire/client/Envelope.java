@@ -30,7 +30,7 @@ final class Envelope implements MessageWriter.Payloads {
     /** When the first call was made. */
     private final long begun;
 
-    /** On the client's clock; {@link Call#NO_TIMEOUT}: never. That of the call which began first. */
+    /** That of the call which began first; {@link Call#NO_TIMEOUT}: never. */
     private long deadline;
 
     /** In the order of their ids; null for those that are over. */

@@ -73,8 +73,8 @@ final class Link implements AutoCloseable {
     void connect(ClientOptions options) {
         socket = context.socket(SocketType.DEALER);
         socket.setLinger(0);
-        // What a peer that does not read leaves here could not be taken back: behind so many messages
-        // they wait in the client, where they time out. A send never blocks.
+        // What a peer does not read cannot be taken back from here: what is more waits in the
+        // client, where it times out. A send never blocks.
         socket.setSndHWM(MESSAGES_ON_THEIR_WAY);
         socket.setRcvHWM(0);
         // Nothing is queued for a connection that does not stand: what waits for it is ours, and

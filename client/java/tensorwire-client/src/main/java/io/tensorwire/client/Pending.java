@@ -15,7 +15,7 @@ final class Pending {
 
     /** Answered envelopes leave theirs behind for a while. */
     private final PriorityQueue<Envelope> deadlines =
-            new PriorityQueue<>(Comparator.comparingLong((Envelope envelope) -> envelope.deadline()));
+            new PriorityQueue<>(Comparator.comparingLong(Envelope::deadline));
 
     private long lastNumber;
 

@@ -72,7 +72,8 @@ class ChannelTest {
         channel.add(call("a", input(), 2 * apart, new Outcome()));
         channel.add(call("a", input(), 3 * apart + 1, new Outcome()));
         List<Outgoing> messages = channel.flush(0);
-        assertEquals(List.of(3, 1), messages.stream().map(each -> each.envelope().count()).toList());
+        assertEquals(
+                List.of(3, 1), messages.stream().map(each -> each.envelope().count()).toList());
         assertEquals(SECOND, messages.get(0).envelope().deadline());
         assertEquals(SECOND + 3 * apart + 1, messages.get(1).envelope().deadline());
     }

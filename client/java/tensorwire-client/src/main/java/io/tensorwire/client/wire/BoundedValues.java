@@ -70,7 +70,11 @@ final class BoundedValues {
         long left = size - unpacker.getTotalReadBytes();
         if (claimed > left) {
             throw new ProtocolException(
-                    "a value claims " + claimed + " elements or bytes, " + left + " bytes are left");
+                    "a value claims "
+                            + claimed
+                            + " elements or bytes, "
+                            + left
+                            + " bytes are left");
         }
     }
 }
