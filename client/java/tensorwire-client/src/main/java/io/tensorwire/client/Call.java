@@ -8,6 +8,9 @@ import java.util.Map;
 abstract class Call extends Task {
     static final long NO_TIMEOUT = Long.MAX_VALUE;
 
+    /** How much later than due the I/O thread of a loaded machine may be. */
+    private static final long SLACK = 10_000_000_000L;
+
     /** Nanoseconds that it may take; {@link #NO_TIMEOUT}. */
     final long timeout;
 
@@ -20,6 +23,16 @@ abstract class Call extends Task {
     Call(long timeout, long begun) {
         this.timeout = timeout;
         this.begun = begun;
+    }
+
+    /** On the client's clock; {@link #NO_TIMEOUT}: never. */
+    final long deadline() {
+        return timeout == NO_TIMEOUT ? NO_TIMEOUT : begun + timeout;
+    }
+
+    /** Nanoseconds after which a caller need not wait for the I/O thread any more. */
+    final long patience() {
+        return timeout == NO_TIMEOUT ? NO_TIMEOUT : timeout + SLACK;
     }
 
     /** A REPLY came. */

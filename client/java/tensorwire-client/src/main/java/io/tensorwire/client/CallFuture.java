@@ -18,12 +18,12 @@ final class CallFuture<T> extends CompletableFuture<T> implements Completion<T> 
 
     @Override
     public void succeed(T result) {
-        callbacks.add(() -> complete(result));
+        callbacks.add(this, () -> complete(result));
     }
 
     @Override
     public void fail(Failure failure) {
-        callbacks.add(() -> completeExceptionally(failure.exception()));
+        callbacks.add(this, () -> completeExceptionally(failure.exception()));
     }
 
     @Override

@@ -55,8 +55,8 @@ final class Channel {
             return;
         }
         Envelope envelope = new Envelope(template, call.extra, call);
-        template.group = envelope;
         opened.add(envelope);
+        template.group = envelope;
     }
 
     void add(ControlCall call) {
@@ -69,14 +69,19 @@ final class Channel {
             return List.of();
         }
         List<Envelope> ready = opened;
-        opened = new ArrayList<>();
         List<Outgoing> messages = new ArrayList<>(ready.size());
+        // All are pending before the first is encoded: whatever happens, failAll finds them.
         for (Envelope envelope : ready) {
             if (envelope.template != null) {
                 envelope.template.group = null;
             }
             if (envelope.open() > 0) {
                 pending.add(envelope);
+            }
+        }
+        opened = new ArrayList<>();
+        for (Envelope envelope : ready) {
+            if (envelope.open() > 0) {
                 encode(envelope, now, messages);
             }
         }
@@ -84,7 +89,7 @@ final class Channel {
     }
 
     private void encode(Envelope envelope, long now, List<Outgoing> messages) {
-        long timeoutUs = Outgoing.microseconds(envelope.deadline, now);
+        long timeoutUs = Outgoing.microseconds(envelope.deadline(), now);
         try {
             messages.add(
                     new Outgoing(
@@ -96,6 +101,11 @@ final class Channel {
             pending.fail(envelope, new Failure(error.code(), error.description()));
         } catch (IllegalArgumentException error) {
             pending.fail(envelope, Failure.of(StatusCode.INVALID_ARGUMENT, error.getMessage()));
+        } catch (RuntimeException | OutOfMemoryError error) {
+            // It must not end the loop that all other calls depend on.
+            pending.fail(
+                    envelope,
+                    Failure.of(StatusCode.INTERNAL, "the request cannot be written: " + error));
         }
     }
 

@@ -41,8 +41,8 @@ public final class ClientBuilder {
     /**
      * How soon a lost connection is tried again; the time doubles until it is the longest.
      *
-     * @param shortest default 50 ms
-     * @param longest default 2 s
+     * @param shortest at least 1 ms, in whole milliseconds. Default 50 ms
+     * @param longest not less, at most 2^31 - 1 ms. Default 2 s
      * @return this
      */
     public ClientBuilder reconnect(Duration shortest, Duration longest) {
@@ -52,9 +52,12 @@ public final class ClientBuilder {
     }
 
     /**
-     * Where futures are completed, and so what hangs on them runs.
+     * Where futures are completed, and so what hangs on them runs. It may wait for other calls: by
+     * default in as many threads of the client's own as that takes.
      *
-     * @param value default: a thread of the client's own, which must not be kept for long
+     * @param value gets each future by itself, and must have threads enough for those that wait;
+     *     one that runs its work at once keeps the thread of the socket, where no call can be
+     *     waited for. Default, and null: threads of the client's own
      * @return this
      */
     public ClientBuilder callbackExecutor(Executor value) {
@@ -67,7 +70,8 @@ public final class ClientBuilder {
      *
      * @return a client, which connects in the background
      * @throws IllegalArgumentException a setting is out of range
-     * @throws RpcException INVALID_ARGUMENT: the address is none
+     * @throws RpcException INVALID_ARGUMENT: the address is none; UNAVAILABLE: its host's name is
+     *     not known, which may change: try again
      */
     public TensorwireClient connect() {
         ClientOptions options =

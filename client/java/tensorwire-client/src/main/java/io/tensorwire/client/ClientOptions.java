@@ -23,8 +23,8 @@ record ClientOptions(
         if (timeout != null) {
             positive("timeout", timeout);
         }
-        positive("reconnectMin", reconnectMin);
-        positive("reconnectMax", reconnectMax);
+        milliseconds("reconnectMin", reconnectMin);
+        milliseconds("reconnectMax", reconnectMax);
         if (reconnectMax.compareTo(reconnectMin) < 0) {
             throw new IllegalArgumentException(
                     "reconnectMax is "
@@ -39,6 +39,20 @@ record ClientOptions(
             throw new IllegalArgumentException(name + " is " + value + ", expected more than zero");
         }
         return value;
+    }
+
+    /** What JeroMQ takes: milliseconds in an int. With none its I/O thread divides by zero. */
+    private static void milliseconds(String name, Duration value) {
+        if (value.compareTo(Duration.ofMillis(1)) < 0
+                || value.compareTo(Duration.ofMillis(Integer.MAX_VALUE)) > 0) {
+            throw new IllegalArgumentException(
+                    name
+                            + " is "
+                            + value
+                            + ", expected 1 to "
+                            + Integer.MAX_VALUE
+                            + " milliseconds");
+        }
     }
 
     /** Nanoseconds of a timeout; null is none, and what does not fit is as good as none. */

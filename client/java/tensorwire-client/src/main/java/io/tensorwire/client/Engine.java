@@ -5,8 +5,9 @@ import org.slf4j.LoggerFactory;
 import org.zeromq.ZMQ;
 
 import java.nio.ByteBuffer;
-import java.util.ArrayList;
+import java.util.ArrayDeque;
 import java.util.List;
+import java.util.Queue;
 import java.util.function.LongSupplier;
 
 /**
@@ -30,10 +31,11 @@ final class Engine {
     private final Callbacks callbacks;
     private final Thread thread;
 
-    /** What waits for a connection. */
-    private List<Outgoing> held = new ArrayList<>();
+    /** What waits for a connection, or for room in it. */
+    private final Queue<Outgoing> held = new ArrayDeque<>();
 
     private boolean closing;
+    private volatile Failure ended;
 
     /** {@code clock}: nanoseconds of any origin, in the manner of {@link System#nanoTime}. */
     Engine(ClientOptions options, LongSupplier clock, Callbacks callbacks) {
@@ -59,15 +61,28 @@ final class Engine {
         thread.start();
     }
 
+    /** How many messages are held; I/O thread only. */
+    int held() {
+        return held.size();
+    }
+
     Channel channel() {
         return channel;
     }
 
-    /** Hand a task over; fails it if the client was closed. Any thread. */
-    void submit(Task task) {
-        if (!inbox.add(task)) {
-            task.abandon(closed());
-        }
+    /** Hand a task over; false if nobody takes it: the client has {@link #ended}. Any thread. */
+    boolean submit(Task task) {
+        return inbox.add(task);
+    }
+
+    /** Why no more tasks are taken, once that is so. Any thread. */
+    Failure ended() {
+        return ended;
+    }
+
+    /** Whether the caller is the I/O thread, which must not wait for itself. */
+    boolean isOwnThread() {
+        return thread == Thread.currentThread();
     }
 
     /**
@@ -82,7 +97,7 @@ final class Engine {
                     }
                 });
         boolean interrupted = false;
-        while (thread != Thread.currentThread() && thread.isAlive()) {
+        while (!isOwnThread() && thread.isAlive()) {
             try {
                 thread.join();
             } catch (InterruptedException error) {
@@ -107,6 +122,7 @@ final class Engine {
                         if (message != null) {
                             link.send(List.of(message));
                         }
+                        held.removeIf(each -> each.envelope().open() == 0);
                     }
                 });
     }
@@ -129,11 +145,14 @@ final class Engine {
 
     private void turn() {
         link.observe(this::connectionChanged);
-        inbox.drain(task -> task.run(this));
+        inbox.drain(this::run);
         flush();
         // Also after every send, which can swallow the sign that something has arrived.
         boolean more = link.receive(MESSAGES_A_TURN, receiver::receive);
-        if (channel.expire(clock.getAsLong())) {
+        long now = clock.getAsLong();
+        // Receiving is what tells that there is room again: no sleep without a try.
+        sendHeld(now);
+        if (channel.expire(now)) {
             held.removeIf(message -> message.envelope().open() == 0);
         }
         callbacks.flush();
@@ -142,29 +161,50 @@ final class Engine {
         }
     }
 
+    private void run(Task task) {
+        try {
+            task.run(this);
+        } catch (RuntimeException | Error error) {
+            // One call's trouble; those behind it are still to be taken.
+            LOG.error("a call of the client of {} failed", options.address(), error);
+            task.abandon(Failure.of(StatusCode.INTERNAL, "the call failed: " + error));
+        }
+    }
+
     private void flush() {
         long now = clock.getAsLong();
-        if (!held.isEmpty() && channel.isConnected()) {
-            List<Outgoing> waited = held;
-            held = new ArrayList<>();
-            for (Outgoing message : waited) {
-                if (message.envelope().open() > 0) {
-                    message.refresh(now);
-                    send(message);
-                }
-            }
-        }
+        sendHeld(now);
         for (Outgoing message : channel.flush(now)) {
             send(message);
         }
     }
 
+    private void sendHeld(long now) {
+        while (!held.isEmpty() && channel.isConnected()) {
+            Outgoing oldest = held.peek();
+            if (oldest.envelope().open() > 0) {
+                oldest.refresh(now);
+                if (!isSent(oldest)) {
+                    return;
+                }
+            }
+            held.remove();
+        }
+    }
+
     private void send(Outgoing message) {
-        if (channel.isConnected() && link.send(message.frames())) {
-            message.envelope().markSent();
-        } else {
+        // What is held goes first, or those behind it would take its room for ever.
+        if (!held.isEmpty() || !isSent(message)) {
             held.add(message);
         }
+    }
+
+    private boolean isSent(Outgoing message) {
+        boolean sent = channel.isConnected() && link.send(message.frames());
+        if (sent) {
+            message.envelope().markSent();
+        }
+        return sent;
     }
 
     private void sleep() {
@@ -196,10 +236,21 @@ final class Engine {
     }
 
     private void shutDown(Failure why) {
-        inbox.close(task -> task.abandon(why));
-        channel.failAll(why);
-        callbacks.close(options.callbackExecutor() == null);
-        link.close();
+        // Before the inbox is closed: whom it turns away asks for it.
+        ended = why;
+        lastly(() -> inbox.close(task -> task.abandon(why)));
+        lastly(() -> channel.failAll(why));
+        lastly(callbacks::close);
+        lastly(link::close);
+    }
+
+    /** A step of the end, which must not keep the next one from being taken. */
+    private void lastly(Runnable step) {
+        try {
+            step.run();
+        } catch (RuntimeException | Error error) {
+            LOG.error("the client of {} did not end in order", options.address(), error);
+        }
     }
 
     private static Failure closed() {

@@ -15,14 +15,23 @@ final class Envelope implements MessageWriter.Payloads {
     /** Ids of one message are consecutive; its number stands above these bits. */
     static final int ID_BITS = 16;
 
+    /** Calls of one message share a deadline, so they begin within so many nanoseconds. */
+    private static final long APART = 1_000_000;
+
+    /** And within this part of their timeout: a 64th. */
+    private static final int APART_SHIFT = 6;
+
     /** Null for a control call. */
     final Template template;
 
     final byte[] extra;
     final long timeout;
 
-    /** On the client's clock; {@link Call#NO_TIMEOUT}: never. */
-    final long deadline;
+    /** When the first call was made. */
+    private final long begun;
+
+    /** That of the call which began first; {@link Call#NO_TIMEOUT}: never. */
+    private long deadline;
 
     /** In the order of their ids; null for those that are over. */
     private final List<Call> calls = new ArrayList<>(1);
@@ -37,15 +46,20 @@ final class Envelope implements MessageWriter.Payloads {
         this.template = template;
         this.extra = extra;
         this.timeout = first.timeout;
-        this.deadline =
-                first.timeout == Call.NO_TIMEOUT ? Call.NO_TIMEOUT : first.begun + first.timeout;
+        this.begun = first.begun;
+        this.deadline = first.deadline();
         add(first);
     }
 
     void add(Call call) {
         calls.add(call);
+        deadline = Math.min(deadline, call.deadline());
         call.envelope = this;
         open++;
+    }
+
+    long deadline() {
+        return deadline;
     }
 
     void begin(long ownNumber) {
@@ -101,6 +115,7 @@ final class Envelope implements MessageWriter.Payloads {
     /** Whether calls that are like those here may join them. */
     boolean takes(PredictCall call, int maxCalls, long maxBytes) {
         return timeout == call.timeout
+                && Math.abs(call.begun - begun) <= Math.min(APART, timeout >> APART_SHIFT)
                 && calls.size() < maxCalls
                 && calls.size() * template.nbytes < maxBytes
                 && (extra == call.extra || Arrays.equals(extra, call.extra));
@@ -113,7 +128,7 @@ final class Envelope implements MessageWriter.Payloads {
 
     @Override
     public ByteBuffer piece(int tensor, int piece) {
-        return ((PredictCall) calls.get(piece)).inputs[tensor].payload();
+        return ((PredictCall) calls.get(piece)).inputs[tensor];
     }
 
     /** The message has been written: large tensors are kept by it, small ones were copied. */

@@ -14,7 +14,7 @@ record Outgoing(Envelope envelope, List<ByteBuffer> frames) {
 
     /** Writes what remains of the timeout into a message that waited for a connection. */
     void refresh(long now) {
-        frames.get(0).putLong(TIMEOUT_AT, microseconds(envelope.deadline, now));
+        frames.get(0).putLong(TIMEOUT_AT, microseconds(envelope.deadline(), now));
     }
 
     /** What remains as on the wire: 0 for no limit, at least 1 otherwise. */

@@ -15,14 +15,14 @@ final class Pending {
 
     /** Answered envelopes leave theirs behind for a while. */
     private final PriorityQueue<Envelope> deadlines =
-            new PriorityQueue<>(Comparator.comparingLong((Envelope envelope) -> envelope.deadline));
+            new PriorityQueue<>(Comparator.comparingLong(Envelope::deadline));
 
     private long lastNumber;
 
     void add(Envelope envelope) {
         envelope.begin(++lastNumber);
         envelopes.put(envelope.number(), envelope);
-        if (envelope.deadline != Call.NO_TIMEOUT) {
+        if (envelope.deadline() != Call.NO_TIMEOUT) {
             deadlines.add(envelope);
             if (deadlines.size() > FEW && deadlines.size() > 4 * envelopes.size()) {
                 deadlines.removeIf(each -> each.open() == 0);
@@ -67,7 +67,7 @@ final class Pending {
         while (!deadlines.isEmpty() && deadlines.peek().open() == 0) {
             deadlines.remove();
         }
-        return deadlines.isEmpty() ? Call.NO_TIMEOUT : deadlines.peek().deadline;
+        return deadlines.isEmpty() ? Call.NO_TIMEOUT : deadlines.peek().deadline();
     }
 
     /**

@@ -1,20 +1,21 @@
 package io.tensorwire.client;
 
+import java.nio.ByteBuffer;
 import java.util.Map;
 
 /** A request for a model. */
 final class PredictCall extends Call {
     final Template template;
 
-    /** In the template's order; null once they are in a message. */
-    Tensor[] inputs;
+    /** Their bytes, in the template's order; null once they are in a message. */
+    ByteBuffer[] inputs;
 
     final byte[] extra;
     private final Completion<Map<String, Tensor>> completion;
 
     PredictCall(
             Template template,
-            Tensor[] inputs,
+            ByteBuffer[] inputs,
             byte[] extra,
             long timeout,
             long begun,

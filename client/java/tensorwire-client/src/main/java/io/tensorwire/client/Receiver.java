@@ -51,7 +51,7 @@ final class Receiver {
                 throw new ProtocolException(
                         "a client does not take messages of kind " + prefix.kind());
             }
-        } catch (RuntimeException error) {
+        } catch (RuntimeException | StackOverflowError | OutOfMemoryError error) {
             // Whatever it is, it must not end the loop that all other calls depend on.
             stray++;
             failUnreadable(head, error);
@@ -65,9 +65,11 @@ final class Receiver {
         long row = 0;
         for (int request = 0; request < prefix.count(); request++) {
             long rows = reader.rows(request);
+            // Before the call is taken: what fails here must still find it.
+            Outputs outputs = new Outputs(layout, reader.slice(row, rows));
             Call call = pending.take(envelope, first + request);
             if (call != null) {
-                call.reply(new Outputs(layout, reader.slice(row, rows)));
+                call.reply(outputs);
             }
             row += rows;
         }
@@ -88,7 +90,7 @@ final class Receiver {
         }
     }
 
-    private void failUnreadable(ByteBuffer head, RuntimeException error) {
+    private void failUnreadable(ByteBuffer head, Throwable error) {
         Failure failure =
                 Failure.of(
                         StatusCode.UNKNOWN,
@@ -96,9 +98,11 @@ final class Receiver {
         Prefix.answerable(head)
                 .ifPresent(
                         ids -> {
-                            Envelope envelope = pending.find(ids.first(), ids.count());
+                            // Its count may be what is wrong: those of its calls that there are.
+                            Envelope envelope = pending.find(ids.first(), 1);
                             if (envelope != null) {
-                                fail(envelope, ids.first(), ids.count(), failure);
+                                int left = envelope.count() - Pending.indexOf(ids.first());
+                                fail(envelope, ids.first(), Math.min(ids.count(), left), failure);
                             }
                         });
     }

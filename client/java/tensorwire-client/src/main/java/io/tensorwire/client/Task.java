@@ -8,6 +8,6 @@ abstract class Task {
     /** Called by the I/O thread. */
     abstract void run(Engine engine);
 
-    /** Called instead when the client was closed. */
+    /** Called instead, by the I/O thread, when the client was closed or {@link #run} failed. */
     void abandon(Failure why) {}
 }

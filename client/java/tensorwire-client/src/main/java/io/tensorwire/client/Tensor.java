@@ -69,7 +69,7 @@ public final class Tensor {
      * @param elements in row-major order; the arrays are not copied
      * @param shape whole; none for a 0-d tensor
      * @return the tensor
-     * @throws IllegalArgumentException they are not as many as the shape needs
+     * @throws IllegalArgumentException they are not as many as the shape needs, or one is null
      */
     public static Tensor ofElements(DType dtype, byte[][] elements, long... shape) {
         if (!dtype.isVariable()) {
@@ -77,6 +77,12 @@ public final class Tensor {
                     "elements of " + dtype + " have a fixed size; expected bytes or string");
         }
         Shapes.check(shape, elements.length, "elements");
+        for (int index = 0; index < elements.length; index++) {
+            if (elements[index] == null) {
+                throw new IllegalArgumentException(
+                        "element " + index + " is null; expected an array of bytes");
+            }
+        }
         return new Tensor(dtype, shape.clone(), null, elements);
     }
 

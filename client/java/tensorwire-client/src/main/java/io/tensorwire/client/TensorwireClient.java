@@ -3,12 +3,13 @@ package io.tensorwire.client;
 import io.tensorwire.client.wire.Bodies;
 import io.tensorwire.client.wire.PlainValues;
 
+import java.nio.ByteBuffer;
+import java.time.Duration;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.Executor;
 
 /**
  * A connection to a tensorwire server, for any number of threads at once.
@@ -36,11 +37,7 @@ public final class TensorwireClient implements AutoCloseable {
     private final long timeout;
 
     private TensorwireClient(ClientOptions options) {
-        Executor executor =
-                options.callbackExecutor() == null
-                        ? CallbackThread.newExecutor()
-                        : options.callbackExecutor();
-        this.callbacks = new Callbacks(executor);
+        this.callbacks = new Callbacks(options.callbackExecutor());
         this.engine = new Engine(options, System::nanoTime, callbacks);
         this.timeout = ClientOptions.nanos(options.timeout());
     }
@@ -50,7 +47,8 @@ public final class TensorwireClient implements AutoCloseable {
      *
      * @param address {@code tcp://HOST:PORT}
      * @return a client, which connects in the background: there need be no server yet
-     * @throws RpcException INVALID_ARGUMENT: it is no address
+     * @throws RpcException INVALID_ARGUMENT: it is no address; UNAVAILABLE: its host's name is not
+     *     known, which may change: try again
      */
     public static TensorwireClient connect(String address) {
         return builder(address).connect();
@@ -106,8 +104,7 @@ public final class TensorwireClient implements AutoCloseable {
             String model, Map<String, Tensor> inputs, PredictOptions options) {
         Waiter<Map<String, Tensor>> waiter = new Waiter<>();
         PredictCall call = newCall(model, inputs, options, waiter);
-        engine.submit(call);
-        return waiter.await(() -> engine.cancel(call));
+        return await(call, waiter);
     }
 
     /**
@@ -138,8 +135,23 @@ public final class TensorwireClient implements AutoCloseable {
         CallFuture<Map<String, Tensor>> future = new CallFuture<>(callbacks);
         PredictCall call = newCall(model, inputs, options, future);
         future.whenCancelled(() -> engine.cancel(call));
-        engine.submit(call);
+        if (!engine.submit(call)) {
+            // The I/O thread, which completes futures otherwise, is gone.
+            future.completeExceptionally(engine.ended().exception());
+        }
         return future;
+    }
+
+    private <T> T await(Call call, Waiter<T> waiter) {
+        if (engine.isOwnThread()) {
+            throw new IllegalStateException(
+                    "the client's I/O thread cannot wait for a call: the executor of callbacks"
+                            + " runs them in the thread that hands them over");
+        }
+        if (!engine.submit(call)) {
+            throw engine.ended().exception();
+        }
+        return waiter.await(call.patience(), () -> engine.cancel(call));
     }
 
     private PredictCall newCall(
@@ -158,11 +170,24 @@ public final class TensorwireClient implements AutoCloseable {
         Template template = templates.get(model, options, names, tensors);
         return new PredictCall(
                 template,
-                tensors,
+                payloads(tensors),
                 options.extra(),
                 options.timeout(timeout),
                 System.nanoTime(),
                 completion);
+    }
+
+    /** Elements of any length are put together here, where their memory is the caller's concern. */
+    private static ByteBuffer[] payloads(Tensor[] tensors) {
+        ByteBuffer[] payloads = new ByteBuffer[tensors.length];
+        try {
+            for (int index = 0; index < tensors.length; index++) {
+                payloads[index] = tensors[index].payload();
+            }
+        } catch (IllegalArgumentException error) {
+            throw new RpcException(StatusCode.INVALID_ARGUMENT, error.getMessage());
+        }
+        return payloads;
     }
 
     // ---------------------------------------------------------------- about the server
@@ -244,11 +269,30 @@ public final class TensorwireClient implements AutoCloseable {
      * @throws RpcException the call failed
      */
     public Object control(String method, Map<String, ?> params) {
+        return control(method, params, timeout);
+    }
+
+    /**
+     * Any call of introspection or administration, some of which take longer than a prediction may.
+     *
+     * @param method its name
+     * @param params see the other method of this name
+     * @param limit how long it may take, more than zero; null: no limit
+     * @return see the other method of this name
+     * @throws IllegalArgumentException the limit is zero or negative
+     * @throws RpcException the call failed
+     */
+    public Object control(String method, Map<String, ?> params, Duration limit) {
+        if (limit != null) {
+            ClientOptions.positive("limit", limit);
+        }
+        return control(method, params, ClientOptions.nanos(limit));
+    }
+
+    private Object control(String method, Map<String, ?> params, long nanos) {
         Waiter<Object> waiter = new Waiter<>();
         byte[] body = Bodies.call(method, PlainValues.packedMap(new LinkedHashMap<>(params)));
-        ControlCall call = new ControlCall(body, timeout, System.nanoTime(), waiter);
-        engine.submit(call);
-        return waiter.await(() -> engine.cancel(call));
+        return await(new ControlCall(body, nanos, System.nanoTime(), waiter), waiter);
     }
 
     /**

@@ -29,13 +29,27 @@ final class Waiter<T> implements Completion<T> {
     /**
      * The result, once it is there.
      *
-     * @param giveUp what to do if the caller is interrupted
+     * @param patience nanoseconds, more than the call may take: to wait for ever is worse than
+     *     not to know what became of the I/O thread; {@link Call#NO_TIMEOUT}: no limit
+     * @param giveUp what to do if the caller is interrupted, or its patience is over
      * @throws RpcException the call failed; CANCELLED where the caller was interrupted, which it
      *     stays
      */
-    T await(Runnable giveUp) {
+    T await(long patience, Runnable giveUp) {
+        long begun = System.nanoTime();
         while (!done) {
-            LockSupport.park(this);
+            if (patience == Call.NO_TIMEOUT) {
+                LockSupport.park(this);
+            } else {
+                long left = patience - (System.nanoTime() - begun);
+                if (left <= 0) {
+                    giveUp.run();
+                    throw new RpcException(
+                            StatusCode.DEADLINE_EXCEEDED,
+                            "the client's I/O thread did not end the call in time");
+                }
+                LockSupport.parkNanos(this, left);
+            }
             if (!done && Thread.currentThread().isInterrupted()) {
                 giveUp.run();
                 throw new RpcException(StatusCode.CANCELLED, "the calling thread was interrupted");

@@ -17,6 +17,9 @@ import java.util.List;
 final class FakeServer implements AutoCloseable {
     private static final int PATIENCE_MS = 20_000;
 
+    /** So many messages that are not received are taken from the network at most. */
+    private static final int FEW = 10;
+
     final String address;
     private final ZMQ.Context context = ZMQ.context(1);
     private final ZMQ.Socket router = context.socket(SocketType.ROUTER);
@@ -34,6 +37,7 @@ final class FakeServer implements AutoCloseable {
 
     FakeServer(String where) {
         router.setLinger(0);
+        router.setRcvHWM(FEW);
         router.setReceiveTimeOut(PATIENCE_MS);
         router.bind(where);
         address = router.getLastEndpoint();

@@ -132,10 +132,12 @@ class LiveTest {
                 client.predict("image", Map.of("data", Tensor.of(values, 2, 3, 224, 224)))
                         .get("logits");
         assertArrayEquals(new long[] {2, 10}, logits.shape());
-        float[] wide = new float[4 * 50_000];
+        float[] wide = new float[4 * 100_000];
         wide[wide.length - 1] = 7;
-        Tensor big = Tensor.of(wide, 50_000, 4);
-        assertEquals(big, client.predict("identity", Map.of("x", big)).get("y"));
+        Tensor big = Tensor.of(wide, 100_000, 4);
+        Tensor back = client.predict("identity", Map.of("x", big)).get("y");
+        assertEquals(big, back);
+        assertFalse(back.data().isDirect());
     }
 
     @Test

@@ -65,21 +65,29 @@ final class Load implements AutoCloseable {
     void awaitAnswers(long count) {
         long wanted = answers.get() + count;
         while (answers.get() < wanted) {
-            LockSupport.parkNanos(LOOK_NANOS);
+            look();
         }
     }
 
     void awaitFactor(float factor) {
         while (lastFactor != factor) {
-            LockSupport.parkNanos(LOOK_NANOS);
+            look();
         }
     }
 
     /** Wait for so many failed calls. */
     void awaitFailures(int count) {
         while (failed.size() < count) {
-            LockSupport.parkNanos(LOOK_NANOS);
+            look();
         }
+    }
+
+    /** A test whose time is over is interrupted, which parking alone would not notice. */
+    private static void look() {
+        if (Thread.interrupted()) {
+            throw new IllegalStateException("the test was interrupted");
+        }
+        LockSupport.parkNanos(LOOK_NANOS);
     }
 
     List<Failed> failed() {

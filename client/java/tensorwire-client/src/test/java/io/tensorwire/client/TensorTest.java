@@ -41,6 +41,9 @@ class TensorTest {
         assertThrows(
                 IllegalArgumentException.class,
                 () -> Tensor.wrap(DType.INT32, ByteBuffer.allocate(3), 1));
+        assertThrows(
+                IllegalArgumentException.class,
+                () -> Tensor.ofElements(DType.BYTES, new byte[][] {null}, 1));
         assertEquals(0, Tensor.of(new long[0], 1L << 40, 0).size());
         assertEquals(0, Tensor.of(new float[] {1}).reshape().rank());
     }

@@ -3,7 +3,9 @@ package io.tensorwire.client;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.locks.LockSupport;
+import java.util.stream.Collectors;
 
 /** That a closed client leaves no threads behind. */
 final class Threads {
@@ -19,6 +21,13 @@ final class Threads {
             LockSupport.parkNanos(LOOK_NANOS);
         }
         assertEquals(List.of(), found());
+    }
+
+    /** The threads of JeroMQ that do I/O. */
+    static Set<Thread> ofJeroMq() {
+        return Thread.getAllStackTraces().keySet().stream()
+                .filter(thread -> thread.getName().startsWith("iothread-"))
+                .collect(Collectors.toSet());
     }
 
     private static List<String> found() {

@@ -68,10 +68,11 @@ public final class Bodies {
      *
      * @param raw msgpack
      * @return any value
-     * @throws ProtocolException it is not valid
+     * @throws ProtocolException it is not valid, or nested too deep
      */
     public static Value result(byte[] raw) {
-        return Msgpack.read(raw, "control result", unpacker -> unpacker.unpackValue());
+        return Msgpack.read(
+                raw, "control result", unpacker -> new BoundedValues(unpacker, raw.length).read());
     }
 
     /**

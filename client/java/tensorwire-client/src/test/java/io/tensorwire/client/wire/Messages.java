@@ -3,6 +3,8 @@ package io.tensorwire.client.wire;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Arrays;
+import java.util.List;
+import java.util.stream.Stream;
 
 /** What a server writes, for tests of other packages. */
 public final class Messages {
@@ -50,6 +52,17 @@ public final class Messages {
                             }
                         })
                 .get(0);
+    }
+
+    /** The shared vectors of messages that a client cannot read: their frames. */
+    public static Stream<List<ByteBuffer>> malformedReplies() {
+        return VectorsTest.malformedForClients()
+                .map(
+                        vector ->
+                                Stream.concat(
+                                                Stream.of(vector.head()),
+                                                vector.tensorFrames().stream())
+                                        .toList());
     }
 
     /** The body of an ERROR. */
